@@ -1,0 +1,56 @@
+"""Run one instance of one stage, tracked: `python -m tasks train method=unimatch seed=0 ...`.
+
+This is the command of every stage in dvc.yaml. It reads params.yaml in the current folder.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks import lifeline
+from tasks.tracking import tracked
+from zspl import stages
+from zspl.errors import SettingsError, ZsplError
+from zspl.settings import Settings
+
+USER_ERROR = 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the stage that `arguments` name and return the exit code."""
+    lifeline.die_with_parent()
+    try:
+        stage, instance = parse(arguments)
+        settings = Settings.read(Path("params.yaml"))
+        with tracked(stage, settings, instance) as observer:
+            observer.metrics(stages.run(stage, settings, observer, **instance))
+    except ZsplError as error:
+        sys.stderr.write(f"zspl: {error}\n")
+        return USER_ERROR
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Split `train method=unimatch seed=0` into the stage and its instance.
+
+    Raises:
+        SettingsError: if the stage is unknown or an argument is no `key=value`.
+
+    Example:
+        >>> parse(["propose", "proposer=sam", "shard=0"])
+        ('propose', {'proposer': 'sam', 'shard': '0'})
+    """
+    if not arguments or arguments[0] not in stages.STAGES:
+        raise SettingsError(
+            f"expected `python -m tasks <stage> key=value ...` with a stage of"
+            f" {', '.join(stages.STAGES)}; got {' '.join(arguments) or 'nothing'}"
+        )
+    pairs = [argument.partition("=") for argument in arguments[1:]]
+    for key, equals, value in pairs:
+        if not (key and equals and value):
+            raise SettingsError(f"expected key=value, got {key + equals + value!r}")
+    return arguments[0], {key: value for key, _, value in pairs}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

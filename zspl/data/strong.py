@@ -1,0 +1,74 @@
+"""The strong view's colours: jitter, grey and blur, as UniMatch draws them.
+
+The distributions and the 8-bit arithmetic are those of torchvision's ColorJitter and
+RandomGrayscale on Pillow images; the random numbers come from one numpy generator, so samples
+are not those of the official code for any seed.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageEnhance, ImageFilter
+
+JITTER_PROBABILITY = 0.8
+STRENGTH = 0.5
+"""Brightness, contrast and saturation factors are uniform in [1 - STRENGTH, 1 + STRENGTH]."""
+
+HUE = 0.25
+"""The hue turns by a uniform share of the circle in [-HUE, HUE]."""
+
+GREY_PROBABILITY = 0.2
+BLUR_PROBABILITY = 0.5
+BLUR_SIGMA = (0.1, 2.0)
+"""Range of the blur's radius, in pixels."""
+
+
+def turn_hue(image: Image.Image, share: float) -> Image.Image:
+    """Turn the hue of an RGB image by a share of the circle in [-0.5, 0.5]."""
+    hue, saturation, value = image.convert("HSV").split()
+    step = int(share * 255) % 256
+    hue = hue.point([(level + step) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+def _brightness(image: Image.Image, factor: float) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(factor)
+
+
+def _contrast(image: Image.Image, factor: float) -> Image.Image:
+    return ImageEnhance.Contrast(image).enhance(factor)
+
+
+def _saturation(image: Image.Image, factor: float) -> Image.Image:
+    return ImageEnhance.Color(image).enhance(factor)
+
+
+_CHANGES: tuple[tuple[Callable[[Image.Image, float], Image.Image], float, float], ...] = (
+    (_brightness, 1 - STRENGTH, 1 + STRENGTH),
+    (_contrast, 1 - STRENGTH, 1 + STRENGTH),
+    (_saturation, 1 - STRENGTH, 1 + STRENGTH),
+    (turn_hue, -HUE, HUE),
+)
+
+
+def jitter(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Change brightness, contrast, saturation and hue, in random order."""
+    for k in rng.permutation(len(_CHANGES)):
+        change, low, high = _CHANGES[int(k)]
+        image = change(image, float(rng.uniform(low, high)))
+    return image
+
+
+def strong_view(
+    crop: UInt8[np.ndarray, "S S 3"], rng: np.random.Generator
+) -> UInt8[np.ndarray, "S S 3"]:
+    """Return a strong view of a weak crop: jitter with p 0.8, grey with 0.2, blur with 0.5."""
+    image = Image.fromarray(crop)
+    if rng.random() < JITTER_PROBABILITY:
+        image = jitter(image, rng)
+    if rng.random() < GREY_PROBABILITY:
+        image = image.convert("L").convert("RGB")
+    if rng.random() < BLUR_PROBABILITY:
+        image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(*BLUR_SIGMA))))
+    return np.asarray(image)

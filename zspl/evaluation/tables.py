@@ -1,0 +1,227 @@
+"""The comparison tables: mean and standard deviation over seeds, published numbers apart."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from zspl.evaluation.results import Results
+from zspl.io import atomic
+
+ABSENT = "—"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """One comparison: `display` for people (text), `numbers` for programs."""
+
+    name: str
+    title: str
+    display: pd.DataFrame
+    numbers: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Mean and sample standard deviation (NaN for one seed) of `n` seeds of `wanted`."""
+
+    mean: float
+    std: float
+    n: int
+    wanted: int
+
+    def __str__(self) -> str:
+        if self.n == 0:
+            return ABSENT
+        spread = "" if math.isnan(self.std) else f" ± {self.std:.2f}"
+        count = f"{self.n}" if self.n == self.wanted else f"{self.n} of {self.wanted}"
+        return f"{self.mean:.2f}{spread} (n={count})"
+
+
+def over_seeds(values: Iterable[float]) -> Spread:
+    """Summarise the seeds of one table cell; NaN is a seed without a score.
+
+    Example:
+        >>> str(over_seeds([70.0, 72.0])), str(over_seeds([70.0, float("nan")]))
+        ('71.00 ± 1.41 (n=2)', '70.00 (n=1 of 2)')
+    """
+    series = pd.Series(list(values), dtype="float64")
+    scored = series.dropna()
+    return Spread(
+        mean=float(scored.mean()),
+        std=float(scored.std()),
+        n=len(scored),
+        wanted=len(series),
+    )
+
+
+def methods_table(
+    results: Results, published: pd.DataFrame, *, checkpoint: str
+) -> Table:
+    """Methods x splits: our runs in our columns, the literature in columns of its own."""
+    display, numbers = [], []
+    for (row, model), group in results.cells.groupby(["row", "model"], sort=False):
+        shown, raw = {"method": row, "model": model}, {"method": row, "model": model}
+        for split, runs in group.groupby("split", sort=False):
+            spread = over_seeds(runs[checkpoint])
+            shown[_heading(split, results)] = str(spread)
+            raw |= {
+                f"{split} mean": spread.mean,
+                f"{split} std": spread.std,
+                f"{split} n": spread.n,
+            }
+        display.append(shown)
+        numbers.append(raw)
+    for row in _published_rows(published, results.labeled_images):
+        display.append(
+            {k: v if isinstance(v, str) else f"{v:.2f}" for k, v in row.items()}
+        )
+        numbers.append(row)
+    notes = [
+        f"Ours: mIoU % on val at original size, {checkpoint} checkpoint, mean ± std (seeds)."
+    ]
+    if len(published):
+        notes.append(
+            "Published: % as printed by the source named, under its own backbone, crop and "
+            "schedule; most are the best epoch on val."
+        )
+    return Table(
+        name="methods",
+        title="Methods x splits, mIoU %",
+        display=pd.DataFrame(display).fillna(ABSENT),
+        numbers=pd.DataFrame(numbers),
+        notes=tuple(notes),
+    )
+
+
+def _heading(split: object, results: Results) -> str:
+    return f"{split} ({results.labeled_images[str(split)]} images)"
+
+
+def _published_rows(
+    published: pd.DataFrame, splits: Iterable[str]
+) -> list[dict[str, str | float]]:
+    """Return one row per published (method, backbone, source) with a number on our splits."""
+    rows: dict[tuple[str, str, str], dict[str, str | float]] = {}
+    wanted = set(splits)
+    for entry in published.itertuples(index=False):
+        if entry.split not in wanted:
+            continue
+        key = (str(entry.method), str(entry.backbone), str(entry.source))
+        row = rows.setdefault(
+            key, {"method": key[0], "model": key[1] or ABSENT, "published by": key[2]}
+        )
+        row[f"published {entry.split}"] = float(str(entry.miou))
+    ordered = [f"published {split}" for split in splits]
+    return [
+        {"method": row["method"], "model": row["model"]}
+        | {column: row[column] for column in ordered if column in row}
+        | {"published by": row["published by"]}
+        for row in rows.values()
+    ]
+
+
+def backbones_table(results: Results, *, checkpoint: str) -> Table:
+    """Backbones x methods, one block of rows per split."""
+    display, numbers = [], []
+    for (split, model), group in results.cells.groupby(["split", "model"], sort=False):
+        shown = {"split": split, "model": model}
+        raw = dict(shown)
+        for row, runs in group.groupby("row", sort=False):
+            spread = over_seeds(runs[checkpoint])
+            shown[row] = str(spread)
+            raw |= {
+                f"{row} mean": spread.mean,
+                f"{row} std": spread.std,
+                f"{row} n": spread.n,
+            }
+        display.append(shown)
+        numbers.append(raw)
+    return Table(
+        name="backbones",
+        title="Backbones x methods, mIoU %",
+        display=pd.DataFrame(display),
+        numbers=pd.DataFrame(numbers),
+        notes=(f"mIoU % on val, {checkpoint} checkpoint, mean ± std (seeds).",),
+    )
+
+
+def zero_shot_table(results: Results, *, calibration_split: str) -> Table:
+    """Pseudo-label variants x their quality, before any training."""
+    numbers = results.variants
+    display = numbers.copy().astype(object)
+    for column in numbers.columns[1:]:
+        digits = 4 if column == "threshold" else 2
+        display[column] = [
+            ABSENT if math.isnan(v) else f"{v:.{digits}f}" for v in numbers[column]
+        ]
+    return Table(
+        name="zero_shot",
+        title="Zero-shot pseudo labels (ablation), %",
+        display=display,
+        numbers=numbers,
+        notes=(
+            f"All but the val column: on the labeled images of {calibration_split}, where "
+            "thresholds are calibrated; val is untouched by any choice.",
+            "A pixel with no label counts as a miss. Precision and recall: mean over classes. "
+            "Foreground: share of pixels labeled other than background. "
+            "ECE: expected calibration error, 10 bins.",
+        ),
+    )
+
+
+def cells_table(results: Results) -> Table:
+    """Every training with its best and its last checkpoint."""
+    display = results.cells.rename(columns={"row": "method"}).astype(object)
+    for column in ("best", "last"):
+        display[column] = [
+            ABSENT if math.isnan(v) else f"{v:.2f}" for v in results.cells[column]
+        ]
+    return Table(
+        name="cells",
+        title="Every training, best and last checkpoint, mIoU %",
+        display=display,
+        numbers=results.cells.rename(columns={"row": "method"}),
+    )
+
+
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write a table as CSV (numbers), Markdown and HTML (for people) and return the paths."""
+    contents: Mapping[str, str] = {
+        "csv": table.numbers.to_csv(
+            index=False, float_format="%.4f", lineterminator="\n"
+        ),
+        "md": markdown(table),
+        "html": f"<!doctype html>\n<meta charset='utf-8'>\n{html(table)}\n",
+    }
+    paths = [folder / f"{table.name}.{suffix}" for suffix in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        atomic.write_text(path, content)
+    return paths
+
+
+def markdown(table: Table) -> str:
+    """Return a table as Markdown with its title and notes."""
+    body = table.display.to_markdown(index=False, disable_numparse=True)
+    return "\n\n".join([f"## {table.title}", body, *table.notes]) + "\n"
+
+
+def html(table: Table) -> str:
+    """Return a table as an HTML section with its title and notes."""
+    body = table.display.to_html(index=False, border=0, justify="left")
+    notes = "".join(f"<p class='note'>{escape(note)}</p>" for note in table.notes)
+    return (
+        f"<section id='{table.name}'><h2>{table.title}</h2>\n{body}\n{notes}</section>"
+    )
+
+
+def terminal(table: Table) -> str:
+    """Return a table as aligned text with its title and notes."""
+    body = table.display.to_markdown(
+        index=False, tablefmt="simple", disable_numparse=True
+    )
+    return "\n".join([table.title, "", body, "", *table.notes]) + "\n"

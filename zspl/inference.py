@@ -1,0 +1,86 @@
+"""One image through a trained network, at the image's own size."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from zspl import models
+from zspl.data.loading import normalise
+from zspl.errors import WeightsError
+from zspl.io import devices
+from zspl.models import SegmentationNetwork
+from zspl.models.pretrained import read_state
+from zspl.settings import Model
+
+
+def build_model(
+    settings: Model, *, num_classes: int, pretrained: bool = True
+) -> SegmentationNetwork:
+    """Build the network that a section of `train.models` describes, on the processor.
+
+    Args:
+        settings: The backbone and the head.
+        num_classes: Output channels, background included.
+        pretrained: Load the backbone's pretrained weights, if its settings name any.
+
+    Raises:
+        SettingsError: if a plugin is unknown or one of its settings is wrong.
+        WeightsError: if the pretrained weights are missing, damaged or of another network.
+    """
+    return models.build(
+        backbone=settings.backbone.model_dump(),
+        head=settings.head.model_dump(),
+        num_classes=num_classes,
+        pretrained=pretrained,
+    )
+
+
+def load_model(settings: Model, path: Path, *, num_classes: int) -> SegmentationNetwork:
+    """Load a trained network, in evaluation mode, onto the chosen device.
+
+    Args:
+        settings: The backbone and the head it was trained with.
+        path: The checkpoint, such as best.safetensors of a cell.
+        num_classes: Output channels, background included.
+
+    Raises:
+        WeightsError: if the checkpoint is missing, damaged or of another network.
+    """
+    model = build_model(settings, num_classes=num_classes, pretrained=False)
+    try:
+        model.load_state_dict(read_state(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"{path}: does not fit {settings.backbone.name} + {settings.head.name} with "
+            f"{num_classes} classes ({reason}); train the cell again"
+        ) from error
+    return model.to(devices.chosen()).eval()
+
+
+def predict_logits(
+    model: SegmentationNetwork, image: Image.Image
+) -> Float[Tensor, "C H W"]:
+    """Return the class logits of a photo at its original size, from one forward pass.
+
+    Args:
+        model: A network in evaluation mode.
+        image: 8-bit RGB of any size.
+    """
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        logits: Tensor = model(normalise(image).unsqueeze(0).to(device))[0]
+    return logits
+
+
+def predict(model: SegmentationNetwork, image: Image.Image) -> UInt8[Tensor, "H W"]:
+    """Return the most likely class id of each pixel of a photo, at its original size, on the CPU.
+
+    Args:
+        model: A network in evaluation mode.
+        image: 8-bit RGB of any size.
+    """
+    return predict_logits(model, image).max(dim=0).indices.to(torch.uint8).cpu()

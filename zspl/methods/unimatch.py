@@ -1,0 +1,70 @@
+"""UniMatch (Yang et al. 2023), the official first version (methods.md 2.3).
+
+The pseudo label comes from the training-mode forward; the CutMix partner is another crop of
+the same image, labeled in evaluation mode; each unlabeled loss is divided by all pixels that
+are no padding.
+"""
+
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from zspl.data.cutmix import paste
+from zspl.losses import confidence_and_label, consistency_loss, pixel_cross_entropy
+from zspl.methods import Method
+from zspl.methods._streams import StreamMethod, Streams, share
+from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
+from zspl.settings import Section
+
+NEEDS = frozenset({"labeled", "unlabeled"})
+
+
+class Settings(Section):
+    """Settings of the method, with the published values for VOC and COCO."""
+
+    min_confidence: float = Field(default=0.95, ge=0, le=1)
+    feature_dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
+@dataclass(frozen=True, slots=True)
+class UniMatchLoss:
+    """L = (L_x + L_s1 / 4 + L_s2 / 4 + L_fp / 2) / 2."""
+
+    min_confidence: float
+
+    def __call__(
+        self,
+        streams: Streams,
+        labeled: LabeledBatch,
+        unlabeled: UnlabeledBatch,
+        partner: UnlabeledBatch,
+    ) -> StepLoss:
+        """Return the loss of one step."""
+        weak = (*confidence_and_label(streams.weak), unlabeled.padding)
+        source = (*confidence_and_label(streams.partner), partner.padding)
+        losses = {"labeled": pixel_cross_entropy(streams.labeled, labeled.label)}
+        strong = (
+            ("strong1", streams.strong1, unlabeled.box1),
+            ("strong2", streams.strong2, unlabeled.box2),
+        )
+        for name, logits, box in strong:
+            confidence, label, padding = (
+                paste(a, b, box) for a, b in zip(weak, source, strict=True)
+            )
+            losses[name] = consistency_loss(
+                logits, label, confidence, padding, min_confidence=self.min_confidence
+            )
+        confidence, label, padding = weak
+        losses["feature"] = consistency_loss(
+            streams.feature, label, confidence, padding, min_confidence=self.min_confidence
+        )
+        unlabeled_loss = 0.25 * (losses["strong1"] + losses["strong2"]) + 0.5 * losses["feature"]
+        parts = {name: loss.detach() for name, loss in losses.items()}
+        parts["confident_share"] = share(confidence >= self.min_confidence, among=~padding)
+        return StepLoss(total=(losses["labeled"] + unlabeled_loss) / 2, parts=parts)
+
+
+def build(settings: Settings) -> Method:
+    """Build the method."""
+    loss = UniMatchLoss(settings.min_confidence)
+    return StreamMethod(loss, feature_dropout=settings.feature_dropout)

@@ -1,0 +1,1 @@
+"""Encoders: one file each, with `Settings` and `build(settings) -> Encoder`."""

@@ -1,0 +1,1 @@
+"""Decoders: one file each, with `Settings` and `build(settings) -> HeadFactory`."""

@@ -1,0 +1,14 @@
+"""Class-agnostic segments of an image, one plugin per method."""
+
+from typing import Protocol
+
+from PIL import Image
+
+from zspl.records import SegmentProposals
+
+
+class Proposer(Protocol):
+    """What `build` of a proposal plugin returns."""
+
+    def propose(self, image: Image.Image) -> SegmentProposals:
+        """Cut an RGB image into segments at its own size, best first."""

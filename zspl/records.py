@@ -1,0 +1,154 @@
+"""What travels between stages: frozen records with their shapes in the types.
+
+B images, C classes, K prompts, D feature channels, H W pixels, h w feature cells,
+N proposals, S the side of a training crop.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+IGNORE_INDEX = 255
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRecord:
+    """One image of a data set; `label_path` is None for an image without a mask.
+
+    `digest` is the sha256 of the image's (and mask's) bytes, so that a changed pixel shows.
+    """
+
+    image_id: str
+    image_path: Path
+    label_path: Path | None
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """Who is used for what: four disjoint lists of image ids.
+
+    `holdout` is cut from the labeled ids (empty unless configured) and selects the checkpoint.
+    """
+
+    name: str
+    labeled: tuple[str, ...]
+    holdout: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentProposals:
+    """Class-agnostic masks for one image, best first.
+
+    `predicted_iou` and `stability_score` keep SAM's names and its [0, 1] range.
+    """
+
+    masks: Bool[Tensor, "N H W"]
+    predicted_iou: Float[Tensor, " N"]
+    stability_score: Float[Tensor, " N"]
+
+    def __post_init__(self) -> None:
+        if (self.predicted_iou.diff() > 0).any():
+            raise ValueError("proposals must be sorted by descending predicted_iou")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenseFeatures:
+    """One embedding per grid cell in the joint image-text space, not normalised."""
+
+    grid: Float[Tensor, "D h w"]
+    image_size: tuple[int, int]
+    """(height, width) of the original image, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextEmbeddings:
+    """One L2-normalised embedding per class name (foreground classes only)."""
+
+    vectors: Float[Tensor, "C D"]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentRow:
+    """What is known of one segment of a pseudo label.
+
+    `area` in pixels, `bbox` XYWH in pixels, `classes` the three best class ids (1..K, best
+    first) with their `cosines` (in [-1, 1]) and `probabilities` (in [0, 1]); `assigned` is the
+    class painted, 0 or 255 when none was.
+    """
+
+    area: int
+    bbox: tuple[int, int, int, int]
+    predicted_iou: float
+    stability_score: float
+    classes: tuple[int, ...]
+    cosines: tuple[float, ...]
+    probabilities: tuple[float, ...]
+    assigned: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PseudoLabel:
+    """A label map made without a human: class ids, 255 where nothing is claimed."""
+
+    label: UInt8[Tensor, "H W"]
+    confidence: Float[Tensor, "H W"]
+    segments: tuple[SegmentRow, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabeledBatch:
+    """Normalised crops with their masks; 255 is void or padding."""
+
+    image: Float[Tensor, "B 3 S S"]
+    label: Int64[Tensor, "B S S"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnlabeledBatch:
+    """One draw of the unlabeled stream: a weak and two strong views of the same crops.
+
+    `padding` is True where the crop reaches beyond the image; `box1` and `box2` are the
+    CutMix boxes of the two strong views; `zero_shot` is the pseudo label under the same
+    geometry (255 in the padding), or None for a method that reads none.
+    """
+
+    weak: Float[Tensor, "B 3 S S"]
+    strong1: Float[Tensor, "B 3 S S"]
+    strong2: Float[Tensor, "B 3 S S"]
+    padding: Bool[Tensor, "B S S"]
+    box1: Bool[Tensor, "B S S"]
+    box2: Bool[Tensor, "B S S"]
+    zero_shot: Int64[Tensor, "B S S"] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepLoss:
+    """The loss of one training step: `total` is minimised, `parts` are only reported."""
+
+    total: Float[Tensor, ""]
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentationMetrics:
+    """Scores from one confusion matrix pooled over a split.
+
+    `confusion[t, p]` counts pixels of true class t predicted as p (255 skipped); `iou` is in
+    [0, 1], NaN for a class in neither truth nor prediction; `miou` averages the rest;
+    `miou_absent_zero` is UniMatch's convention (an absent class counts 0).
+    """
+
+    confusion: Int64[Tensor, "C C"]
+    iou: Float[Tensor, " C"]
+    precision: Float[Tensor, " C"]
+    recall: Float[Tensor, " C"]
+    miou: float
+    miou_absent_zero: float
+    pixel_accuracy: float

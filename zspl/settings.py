@@ -1,0 +1,269 @@
+"""params.yaml, parsed once into frozen sections that are closed to unknown keys.
+
+Core sections have no defaults: a value that params.yaml does not hold is a value that DVC
+cannot see change. A plugin's `Settings` may have defaults, since its file is watched.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zspl import plugins
+from zspl.errors import SettingsError, suggestion
+
+
+class Section(BaseModel):
+    """One block of params.yaml: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Choice(Section):
+    """A plugin's name plus the settings that plugin declares for itself."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    def build(self, package: str) -> Any:  # noqa: ANN401 - what a plugin builds is its folder's business
+        """Build this choice with the plugin `package`/`name`.py."""
+        return build_plugin(package, self.name, self.model_extra or {})
+
+
+class Paths(Section):
+    """Where things lie, seen from the folder of params.yaml."""
+
+    source: Path = Field(description="What the dataset is read from; DVC watches it.")
+    out: Path = Field(description="Where artifacts go.")
+    code: Path = Field(description="The folder that holds the zspl package.")
+
+
+class Prepare(Section):
+    """The data set and its splits."""
+
+    dataset: Choice
+    splits: tuple[str, ...] = Field(min_length=1, description="Split names of the data set.")
+    shards: tuple[int, ...] = Field(min_length=1, description="0, 1, ..., number of shards - 1.")
+    holdout: float = Field(
+        ge=0, lt=1, description="Share of the labeled ids kept from training to select a model."
+    )
+    annotate_val: bool = Field(description="Also annotate the val images, to score the labels.")
+
+    @model_validator(mode="after")
+    def _shards_count_up(self) -> "Prepare":
+        if self.shards != tuple(range(len(self.shards))):
+            raise ValueError(f"shards must be 0, 1, ..., n-1, got {list(self.shards)}")
+        return self
+
+
+class LabelVariant(Section):
+    """One way to make pseudo labels; `none` reads no proposals or no features."""
+
+    proposals: str = Field(description="A key of `propose`, or none.")
+    features: str = Field(description="A key of `embed`, or none.")
+    labeler: Choice
+
+
+class Label(Section):
+    """The pseudo labels: how they are calibrated, and the variants."""
+
+    calibration_split: str = Field(description="The split whose labeled ids choose thresholds.")
+    variants: dict[str, LabelVariant]
+
+
+class Cells(Section):
+    """The matrix of trainings: methods x models x splits x seeds."""
+
+    methods: tuple[str, ...] = Field(description="Plugins that read no pseudo labels.")
+    label_methods: tuple[str, ...] = Field(description="Plugins that read pseudo labels.")
+    labels: tuple[str, ...] = Field(description="Keys of label.variants they read.")
+    models: tuple[str, ...]
+    splits: tuple[str, ...]
+    seeds: tuple[int, ...] = Field(min_length=1)
+
+
+class Model(Section):
+    """A segmentation network: an encoder plugin and a decoder plugin."""
+
+    backbone: Choice
+    head: Choice
+
+
+class Train(Section):
+    """The training run; methods.md 2.1 holds the published values."""
+
+    crop_size: int = Field(gt=0, description="Side of the square training crop, in pixels.")
+    scale_range: tuple[float, float] = Field(description="Random resize of the long side.")
+    batch_labeled: int = Field(gt=0)
+    batch_unlabeled: int = Field(gt=0)
+    epochs: int | None = Field(
+        gt=0, description="Passes over the longer list of the method, or null with `iterations`."
+    )
+    iterations: int | None = Field(gt=0, description="Optimiser steps, or null with `epochs`.")
+    learning_rate: float = Field(gt=0, description="Of the backbone.")
+    head_multiplier: float = Field(gt=0, description="Learning rate of the head / backbone.")
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    poly_power: float = Field(ge=0)
+    evaluate_every: int = Field(gt=0, description="Iterations between selections of a model.")
+    checkpoint_every: int = Field(gt=0, description="Iterations between resumable checkpoints.")
+    selection: Literal["holdout", "val", "last"] = Field(
+        description="What chooses the best model: labeled hold-out, val (as papers do), nothing."
+    )
+    methods: dict[str, dict[str, Any]] = Field(description="Settings by method plugin.")
+    models: dict[str, Model]
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Train":
+        if (self.epochs is None) == (self.iterations is None):
+            raise ValueError("set exactly one of epochs and iterations; the other is null")
+        low, high = self.scale_range
+        if not 0 < low <= high:
+            raise ValueError(f"scale_range must be 0 < low <= high, got {low}, {high}")
+        return self
+
+
+class Tabulate(Section):
+    """The comparison tables."""
+
+    checkpoint: Literal["best", "last"] = Field(description="Which one is the main number.")
+    published: str | None = Field(description="A data set of zspl/published.csv, or null.")
+
+
+class Settings(Section):
+    """All of params.yaml."""
+
+    benchmark: str = Field(pattern=r"^[a-z0-9_]+$", description="Names the experiment.")
+    seed: int = Field(ge=0, description="Of everything that is not a training cell.")
+    paths: Paths
+    prepare: Prepare
+    propose: dict[str, dict[str, Any]] = Field(description="Settings by proposer plugin.")
+    embed: dict[str, dict[str, Any]] = Field(description="Settings by encoder plugin.")
+    label: Label
+    cells: Cells
+    train: Train
+    tabulate: Tabulate
+
+    @classmethod
+    def read(cls, path: Path, changes: Mapping[str, Any] | None = None) -> "Settings":
+        """Read and check params.yaml, plugins' sections included.
+
+        Args:
+            path: The YAML file.
+            changes: Dotted keys and the values that replace the file's.
+
+        Raises:
+            SettingsError: if the file is missing, is no YAML, or holds an unknown, missing or
+                wrong value; one line per problem.
+        """
+        values = _read_yaml(path)
+        for key, value in (changes or {}).items():
+            _replace(values, key, value, path=path)
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(_describe(error, where=str(path))) from error
+        _check(settings, path)
+        return settings
+
+
+def build_plugin(package: str, name: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Build the plugin `package`/`name`.py from its section of params.yaml.
+
+    Raises:
+        SettingsError: if the plugin is unknown or a value is wrong.
+    """
+    module = plugins.load(package, name)
+    return module.build(plugin_settings(package, name, values))
+
+
+def plugin_settings(package: str, name: str, values: Mapping[str, Any]) -> Section:
+    """Validate a plugin's section against its own `Settings`.
+
+    Raises:
+        SettingsError: if the plugin is unknown or a value is wrong.
+    """
+    declared: type[Section] = plugins.load(package, name).Settings
+    try:
+        return declared.model_validate(dict(values))
+    except ValidationError as error:
+        where = f"settings of {package.replace('.', '/')}/{name}.py"
+        raise SettingsError(_describe(error, where=where)) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: cannot be read ({error.strerror}); run where params.yaml lies or pass --params"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: is no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected keys and values, got {type(values).__name__}")
+    return values
+
+
+def _replace(values: dict[str, Any], key: str, value: Any, *, path: Path) -> None:  # noqa: ANN401
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(values.get(parent), dict):
+            raise SettingsError(f"{path} has no section {parent!r} (in --set {key}=...)")
+        values = values[parent]
+    values[last] = value
+
+
+def _describe(error: ValidationError, *, where: str) -> str:
+    problems = []
+    for detail in error.errors():
+        key = ".".join(map(str, detail["loc"])) or "whole file"
+        got = f", got {detail['input']!r}" if detail["type"] not in _SPEAKS_FOR_ITSELF else ""
+        problems.append(f"{key}: {detail['msg'].removeprefix('Value error, ')}{got}")
+    return f"{where} has {len(problems)} problem(s): " + "; ".join(problems)
+
+
+_SPEAKS_FOR_ITSELF = {"missing", "extra_forbidden", "value_error"}
+
+
+def _check(settings: Settings, path: Path) -> None:
+    """Check what spans sections: names that refer to each other, and every plugin's section."""
+    known_labels = set(settings.label.variants)
+    references = [
+        ("label.calibration_split", (settings.label.calibration_split,), settings.prepare.splits),
+        ("cells.splits", settings.cells.splits, settings.prepare.splits),
+        ("cells.models", settings.cells.models, settings.train.models),
+        ("cells.labels", settings.cells.labels, known_labels),
+        ("cells.methods", settings.cells.methods, settings.train.methods),
+        ("cells.label_methods", settings.cells.label_methods, settings.train.methods),
+    ]
+    for name, variant in settings.label.variants.items():
+        where = f"label.variants.{name}"
+        references.append((f"{where}.proposals", (variant.proposals,), {*settings.propose, "none"}))
+        references.append((f"{where}.features", (variant.features,), {*settings.embed, "none"}))
+    for key, used, known in references:
+        for name in used:
+            if name not in known:
+                raise SettingsError(f"{path}: {key}: no {name!r}. {suggestion(name, known)}")
+    if settings.train.selection == "holdout" and settings.prepare.holdout == 0:
+        raise SettingsError(
+            f"{path}: train.selection is holdout but prepare.holdout is 0; set a share such as 0.2"
+        )
+    _check_plugins(settings)
+
+
+def _check_plugins(settings: Settings) -> None:
+    choices = [("zspl.datasets", settings.prepare.dataset)]
+    choices += [("zspl.labeling", v.labeler) for v in settings.label.variants.values()]
+    for model in settings.train.models.values():
+        choices += [("zspl.models.backbones", model.backbone), ("zspl.models.heads", model.head)]
+    sections = [
+        *((package, choice.name, choice.model_extra or {}) for package, choice in choices),
+        *(("zspl.proposals", name, values) for name, values in settings.propose.items()),
+        *(("zspl.features", name, values) for name, values in settings.embed.items()),
+        *(("zspl.methods", name, values) for name, values in settings.train.methods.items()),
+    ]
+    for package, name, values in sections:
+        plugin_settings(package, name, values)

@@ -1,0 +1,92 @@
+"""tabulate: put all scores of a benchmark into tables, figures and one page."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from zspl.evaluation.figures import draw_figures
+from zspl.evaluation.page import page
+from zspl.evaluation.results import Results, read_published, read_results
+from zspl.evaluation.tables import (
+    Table,
+    backbones_table,
+    cells_table,
+    methods_table,
+    over_seeds,
+    terminal,
+    write_table,
+    zero_shot_table,
+)
+from zspl.io import atomic
+from zspl.io.layout import Layout
+from zspl.observer import Observer
+from zspl.settings import Settings
+
+
+def run(settings: Settings, observer: Observer) -> Mapping[str, float]:
+    """Write the tables; a cell without scores is shown as a dash and named in a note.
+
+    Returns:
+        The mean mIoU over seeds of each method and split, as shares in [0, 1].
+
+    Raises:
+        SettingsError: if there are no published numbers for `tabulate.published`.
+        DataError: if a score file is broken or the data folder is missing.
+    """
+    published = read_published(settings.tabulate.published)
+    results = read_results(settings)
+    layout = Layout(settings.paths.out)
+    work = layout.work("tabulate")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+
+    checkpoint = settings.tabulate.checkpoint
+    tables = [methods_table(results, published, checkpoint=checkpoint)]
+    if len(settings.cells.models) > 1:
+        tables.append(backbones_table(results, checkpoint=checkpoint))
+    if settings.label.variants:
+        split = settings.label.calibration_split
+        tables.append(zero_shot_table(results, calibration_split=split))
+    tables.append(cells_table(results))
+    for table in tables:
+        write_table(table, work)
+    missing = missing_notes(results)
+    figures = draw_figures(settings, results, work)
+    title = f"zspl benchmark: {settings.benchmark}"
+    html = page(title, tables, figures=figures, missing=missing)
+    atomic.write_text(work / "index.html", html)
+    atomic.write_text(work / "table.txt", _for_terminal(tables, missing))
+    atomic.publish(work, layout.tables)
+    return _report(layout.tables, results, observer, checkpoint=checkpoint)
+
+
+def missing_notes(results: Results) -> list[str]:
+    """Return one line that names what has no score, or nothing."""
+    if not results.missing:
+        return []
+    names = ", ".join(results.missing)
+    return [
+        f"No score for {len(results.missing)} item(s), shown as a dash or a smaller n: {names}."
+    ]
+
+
+def _for_terminal(tables: Sequence[Table], missing: Sequence[str]) -> str:
+    blocks = [terminal(table) for table in tables if table.name != "cells"]
+    return "\n".join([*blocks, *missing]).rstrip() + "\n"
+
+
+def _report(
+    folder: Path, results: Results, observer: Observer, *, checkpoint: str
+) -> Mapping[str, float]:
+    """Tell the observer the means and the files, and return the means."""
+    means = {}
+    for (row, model, split), runs in results.cells.groupby(
+        ["row", "model", "split"], sort=False
+    ):
+        spread = over_seeds(runs[checkpoint])
+        if spread.n:
+            means[f"miou/{row}/{model}/{split}"] = spread.mean / 100
+    observer.metrics(means)
+    for path in sorted(folder.iterdir()):
+        observer.artifact(path)
+    return means

@@ -1,0 +1,1 @@
+"""A rendered world of textured objects, and the tiny SAM and CLIP that were trained on it."""

@@ -1,0 +1,173 @@
+"""The tiny CLIP: its configuration, its compact vocabulary, and its file of weights."""
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int64
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zspl.errors import WeightsError
+from zspl.toyworld.vocabulary import KNOWN_WORDS, CheckedTokenizer
+
+if TYPE_CHECKING:
+    import open_clip
+
+FOLDER: Path = Path(__file__).parent / "weights"
+"""Where the shipped weights lie."""
+
+CONTEXT_LENGTH = 20
+STOCK_VOCABULARY = 49408
+TRAINED_SIZE = 64
+SHIPPED_SIZE = 96
+
+MEAN: Tensor = torch.tensor([0.5, 0.5, 0.5]).view(3, 1, 1)
+STD: Tensor = torch.tensor([0.25, 0.25, 0.25]).view(3, 1, 1)
+
+_TOKENS = "token_embedding.weight"
+_POSITIONS = "visual.positional_embedding"
+
+
+def config(image_size: int) -> dict[str, Any]:
+    """Return open_clip's model configuration for square images of this side, in pixels."""
+    return {
+        "embed_dim": 128,
+        "quick_gelu": False,
+        "vision_cfg": {
+            "image_size": image_size,
+            "patch_size": 8,
+            "layers": 4,
+            "width": 128,
+            "head_width": 32,
+            "patch_dropout": 0.5,
+            "pool_type": "tok",
+        },
+        "text_cfg": {
+            "context_length": CONTEXT_LENGTH,
+            "vocab_size": STOCK_VOCABULARY,
+            "width": 64,
+            "heads": 2,
+            "layers": 2,
+        },
+    }
+
+
+def tokenizer() -> CheckedTokenizer:
+    """Return the stock open_clip tokenizer with the tiny model's context length."""
+    from open_clip import SimpleTokenizer
+
+    return CheckedTokenizer(stock=SimpleTokenizer(context_length=CONTEXT_LENGTH))
+
+
+@functools.cache
+def used_ids() -> Int64[Tensor, " U"]:
+    """Stock token ids that occur in captions, ascending; padding first, end of text last."""
+    return torch.unique(tokenizer()(sorted(KNOWN_WORDS)))
+
+
+@functools.lru_cache(maxsize=200_000)
+def _compact_row(text: str) -> Int64[Tensor, " L"]:
+    return torch.searchsorted(used_ids(), tokenizer_once()([text])[0])
+
+
+@functools.cache
+def tokenizer_once() -> CheckedTokenizer:
+    """Return one tokenizer for the whole process; reading its vocabulary takes a second."""
+    return tokenizer()
+
+
+def compact_ids(texts: list[str]) -> Int64[Tensor, "K L"]:
+    """Tokenize captions with ids counted among `used_ids` only.
+
+    Training keeps an embedding of the used rows; the order is kept, so that the end of text still
+    has the largest id, which is where the stock text encoder pools.
+
+    Args:
+        texts: Captions of known words.
+
+    Returns:
+        Compact token ids.
+
+    Raises:
+        WeightsError: if a word is not in the corpus.
+    """
+    return torch.stack([_compact_row(text) for text in texts])
+
+
+def new_model() -> "open_clip.CLIP":
+    """Build an untrained tiny CLIP over the compact vocabulary."""
+    return _build(config(TRAINED_SIZE), len(used_ids()))
+
+
+def _build(cfg: dict[str, Any], vocabulary: int) -> "open_clip.CLIP":
+    import open_clip
+
+    return open_clip.CLIP(
+        embed_dim=cfg["embed_dim"],
+        vision_cfg=cfg["vision_cfg"],
+        text_cfg={**cfg["text_cfg"], "vocab_size": vocabulary},
+        quick_gelu=cfg["quick_gelu"],
+    )
+
+
+def _resampled(positions: Tensor, grid: int) -> Tensor:
+    side = int((len(positions) - 1) ** 0.5)
+    patches = positions[1:].T.reshape(1, -1, side, side)
+    wider = F.interpolate(patches, size=(grid, grid), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:1], wider.flatten(2)[0].T])
+
+
+def write(state: dict[str, Tensor], folder: Path, *, image_size: int = SHIPPED_SIZE) -> None:
+    """Write trained weights in half precision, with the configuration beside them.
+
+    The positional embedding is resampled to `image_size`; the token embedding keeps its used rows.
+
+    Args:
+        state: State dict of `new_model()` after training.
+        folder: Receives `tiny_clip.safetensors` and `tiny_clip.json`.
+        image_size: Input side of the shipped model, in pixels.
+    """
+    cfg = config(image_size)
+    grid = image_size // cfg["vision_cfg"]["patch_size"]
+    tensors = {
+        name: value.to(torch.float16).contiguous()
+        for name, value in {
+            **state,
+            _POSITIONS: _resampled(state[_POSITIONS], grid),
+        }.items()
+    }
+    tensors["token_ids"] = used_ids().to(torch.int32)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "tiny_clip.safetensors")
+    cfg |= {"mean": MEAN.flatten().tolist(), "std": STD.flatten().tolist()}
+    (folder / "tiny_clip.json").write_text(json.dumps(cfg, indent=2) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> tuple["open_clip.CLIP", dict[str, Any]]:
+    """Build the tiny CLIP over the stock vocabulary from its files.
+
+    Args:
+        folder: Holds `tiny_clip.safetensors` and `tiny_clip.json`.
+
+    Returns:
+        The model in evaluation mode, float32, and its configuration with `mean` and `std`.
+
+    Raises:
+        WeightsError: if a file is missing.
+    """
+    weights, description = folder / "tiny_clip.safetensors", folder / "tiny_clip.json"
+    for path in (weights, description):
+        if not path.is_file():
+            raise WeightsError(f"{path.name} is missing beside the package; install zspl again")
+    cfg = json.loads(description.read_text(encoding="utf-8"))
+    state = {name: value.float() for name, value in load_file(weights).items()}
+    ids = state.pop("token_ids").long()
+    rows = torch.zeros(STOCK_VOCABULARY, state[_TOKENS].shape[1])
+    rows[ids] = state[_TOKENS]
+    model = _build(cfg, STOCK_VOCABULARY)
+    model.load_state_dict({**state, _TOKENS: rows})
+    return model.eval(), cfg

@@ -1,0 +1,1 @@
+"""Training one network: schedule, loop, resumable checkpoints, choice of the best model."""

@@ -1,0 +1,97 @@
+"""What a training leaves on disk so that a killed one continues as if nothing had happened."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn, optim
+
+from zspl.errors import DataError
+from zspl.io import atomic
+
+CHECKPOINT = "checkpoint.pt"
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Best:
+    """The best model so far: `score` is its mIoU in [0, 1], None when nothing selects."""
+
+    iteration: int
+    score: float | None
+    model: State
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where a training stands: `iteration` steps are done.
+
+    Random numbers need no place here: each step seeds its own from the run's seed.
+    """
+
+    iteration: int = 0
+    seconds: float = 0.0
+    best: Best | None = None
+
+    def advanced(self, *, seconds: float) -> "Progress":
+        """Return the progress after one more step that took `seconds`."""
+        return replace(self, iteration=self.iteration + 1, seconds=self.seconds + seconds)
+
+
+def snapshot(model: nn.Module) -> State:
+    """Return a copy of the model's tensors on the processor."""
+    return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+
+
+def save_weights(path: Path, state: State) -> None:
+    """Write a model's tensors as safetensors, atomically.
+
+    Raises:
+        DiskError: if the disk is full or the folder is not writable.
+    """
+    contiguous = {key: value.contiguous() for key, value in state.items()}
+    atomic.write(path, lambda temporary: save_file(contiguous, temporary))
+
+
+def save(folder: Path, model: nn.Module, optimiser: optim.Optimizer, progress: Progress) -> None:
+    """Write the checkpoint that `resume` reads, replacing the last one atomically.
+
+    Raises:
+        DiskError: if the disk is full or the folder is not writable.
+    """
+    best = progress.best
+    content = {
+        "iteration": progress.iteration,
+        "seconds": progress.seconds,
+        "model": snapshot(model),
+        "optimiser": optimiser.state_dict(),
+        "best": best and {"iteration": best.iteration, "score": best.score, "model": best.model},
+    }
+    atomic.write(folder / CHECKPOINT, lambda temporary: torch.save(content, temporary))
+
+
+def resume(folder: Path, model: nn.Module, optimiser: optim.Optimizer) -> Progress:
+    """Load the last checkpoint into model and optimiser; without one, start at 0.
+
+    Raises:
+        DataError: if the checkpoint cannot be read.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return Progress()
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: not a readable checkpoint; delete the file to train from the start"
+        ) from error
+    model.load_state_dict(content["model"])
+    optimiser.load_state_dict(content["optimiser"])
+    best = content["best"]
+    return Progress(
+        iteration=content["iteration"],
+        seconds=content["seconds"],
+        best=best and Best(**best),
+    )

@@ -1,0 +1,125 @@
+"""The training loop: one optimiser step after another, killable at any of them."""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn, optim
+from tqdm import tqdm
+
+from zspl.errors import ZsplError
+from zspl.methods import Method
+from zspl.models import SegmentationNetwork
+from zspl.observer import Observer
+from zspl.records import LabeledBatch, UnlabeledBatch
+from zspl.seeding import derive
+from zspl.settings import Train
+from zspl.training import checkpoints
+from zspl.training.checkpoints import Best, Progress
+from zspl.training.history import History
+from zspl.training.schedule import build_optimiser, poly_factor, set_learning_rate
+from zspl.training.selection import Selection
+
+REPORTS = 200
+"""A training reports its losses about this often."""
+
+Batches = Iterable[tuple[LabeledBatch, UnlabeledBatch | None, UnlabeledBatch | None]]
+
+
+class BatchSource(Protocol):
+    """Where the batches of the steps start, start+1, ..., stop-1 come from."""
+
+    def __call__(self, start: int, stop: int) -> Batches:
+        """Return the batches, the same ones whenever the training is resumed at `start`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """All that a training needs and that a resumed one needs again, unchanged."""
+
+    name: str
+    recipe: Train
+    iterations: int
+    seed: int
+    method: Method
+    batches: BatchSource
+    selection: Selection
+    folder: Path
+    """Where the checkpoint and metrics.jsonl lie while the training is unfinished."""
+
+
+def train(
+    training: Training, model: SegmentationNetwork, observer: Observer
+) -> Progress:
+    """Train `model` in place from where its last checkpoint stands to the end.
+
+    Args:
+        training: What to do.
+        model: The network with its initial weights, on the device to train on.
+        observer: Gets the losses and the scores of the selection.
+
+    Returns:
+        The finished progress, with the best model.
+
+    Raises:
+        ZsplError: if the loss is not finite; the last checkpoint stays.
+    """
+    optimiser = build_optimiser(model, training.recipe)
+    progress = checkpoints.resume(training.folder, model, optimiser)
+    history = History(training.folder / "metrics.jsonl", iteration=progress.iteration)
+    total = training.iterations
+    model.train()
+    with tqdm(
+        desc=f"train {training.name}", total=total, initial=progress.iteration, dynamic_ncols=True
+    ) as bar:
+        started = time.monotonic()
+        for batch in training.batches(progress.iteration, total):
+            numbers = _step(training, model, optimiser, progress.iteration, batch)
+            now = time.monotonic()
+            progress, started = progress.advanced(seconds=now - started), now
+            bar.update()
+            if _due(progress.iteration, every=max(1, total // REPORTS), total=total):
+                values = {key: float(value) for key, value in numbers.items()}
+                bar.set_postfix(loss=f"{values['loss']:.3f}")
+                history.add(values, iteration=progress.iteration)
+                observer.metrics(values, step=progress.iteration)
+            progress = _select(training, model, progress, history, observer)
+            if _due(progress.iteration, every=training.recipe.checkpoint_every, total=total):
+                checkpoints.save(training.folder, model, optimiser, progress)
+    return progress
+
+
+def _due(iteration: int, *, every: int, total: int) -> bool:
+    return iteration % every == 0 or iteration == total
+
+
+def _step(
+    training: Training,
+    model: SegmentationNetwork,
+    optimiser: optim.Optimizer,
+    iteration: int,
+    batch: tuple[LabeledBatch, UnlabeledBatch | None, UnlabeledBatch | None],
+) -> Mapping[str, Tensor | float]:
+    recipe = training.recipe
+    factor = poly_factor(iteration, total=training.iterations, power=recipe.poly_power)
+    set_learning_rate(optimiser, recipe, factor=factor)
+    torch.manual_seed(derive(training.seed, "step", iteration))
+    device = next(model.parameters()).device
+    labeled, unlabeled, partner = batch
+    loss = training.method(
+        model, _to(labeled, device), _to(unlabeled, device), _to(partner, device)
+    )
+    if not math.isfinite(float(loss.total)):
+        raise ZsplError(
+            f"train {training.name}: the loss is {float(loss.total)} at iteration {iteration} of "
+            f"{training.iterations}; lower train.learning_rate or train.head_multiplier (the last "
+            f"checkpoint stays in {training.folder})"
+        )
+    optimiser.zero_grad(set_to_none=True)
+    loss.total.backward()
+    optimiser.step()
+    return {"loss": loss.total, **loss.parts, "learning_rate": recipe.learning_rate * factor}

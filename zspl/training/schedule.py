@@ -1,0 +1,69 @@
+"""How long a training lasts, and its learning rate at each iteration (methods.md 2.1)."""
+
+from collections.abc import Collection
+
+from torch import nn, optim
+
+from zspl.records import Split
+from zspl.settings import Train
+
+
+def iterations(recipe: Train, split: Split, *, needs: Collection[str]) -> int:
+    """Return the number of optimiser steps of a training.
+
+    An epoch is a pass over the list the method draws from: the unlabeled images if it reads
+    them, else the labeled ones; the last incomplete batch is dropped. Unlike the official code
+    on four GPUs, no image is repeated to share the list evenly, so an epoch may be one
+    iteration shorter.
+
+    Args:
+        recipe: The training section; either `iterations` or `epochs` is set.
+        split: Its lists' lengths count.
+        needs: What the method reads.
+    """
+    if recipe.iterations is not None:
+        return recipe.iterations
+    if "unlabeled" in needs:
+        per_epoch = len(split.unlabeled) // recipe.batch_unlabeled
+    else:
+        per_epoch = len(split.labeled) // recipe.batch_labeled
+    return max(1, per_epoch) * (recipe.epochs or 1)
+
+
+def poly_factor(iteration: int, *, total: int, power: float) -> float:
+    """Return the factor on the learning rate at an iteration, counted from 0.
+
+    The official code sets lr (1 - t/T)^0.9 after the step of iteration t, so iterations 0 and 1
+    both run at the full rate.
+
+    Example:
+        >>> [poly_factor(t, total=4, power=1.0) for t in range(4)]
+        [1.0, 1.0, 0.75, 0.5]
+    """
+    return (1 - max(iteration - 1, 0) / total) ** power
+
+
+def build_optimiser(model: nn.Module, recipe: Train) -> optim.SGD:
+    """Return SGD with two groups: the backbone, and all else at `head_multiplier` its rate.
+
+    Weight decay applies to every parameter, biases and batch norm included.
+    """
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        groups[name.startswith("backbone.")].append(parameter)
+    return optim.SGD(
+        [
+            {"params": groups[True], "lr": recipe.learning_rate},
+            {"params": groups[False], "lr": recipe.learning_rate * recipe.head_multiplier},
+        ],
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def set_learning_rate(optimiser: optim.Optimizer, recipe: Train, *, factor: float) -> None:
+    """Set both groups to their initial rate times `factor`."""
+    for group, multiplier in zip(
+        optimiser.param_groups, (1.0, recipe.head_multiplier), strict=True
+    ):
+        group["lr"] = recipe.learning_rate * multiplier * factor

@@ -1,0 +1,52 @@
+"""Choosing the best model of a training: on a labeled hold-out, on val as papers do, or not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zspl.errors import DataError
+from zspl.inference import predict
+from zspl.io.classes import ClassTable, load_label
+from zspl.io.images import read_image
+from zspl.metrics import ConfusionMatrix
+from zspl.models import SegmentationNetwork
+from zspl.records import ImageRecord, Split
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """The images that choose the best model; none with `selection: last`."""
+
+    name: str
+    records: Sequence[ImageRecord]
+    table: ClassTable
+
+    def score(self, model: SegmentationNetwork) -> float:
+        """Return the mIoU in [0, 1] at original image size; the model ends in training mode.
+
+        Raises:
+            DataError: if an image or its mask is missing or wrong.
+        """
+        matrix = ConfusionMatrix(self.table.num_classes)
+        model.eval()
+        for record in self.records:
+            image = read_image(record.image_path)
+            matrix.update(predict(model, image), load_label(record, self.table, image.size))
+        model.train()
+        return matrix.compute().miou
+
+
+def choose(
+    name: str, split: Split, *, records: dict[str, ImageRecord], table: ClassTable
+) -> Selection:
+    """Return the selection that `train.selection` names.
+
+    Raises:
+        DataError: if its list is empty.
+    """
+    ids = {"holdout": split.holdout, "val": split.val, "last": ()}[name]
+    if not ids and name != "last":
+        raise DataError(
+            f"split {split.name}: train.selection is {name} but the split has no {name} images; "
+            "raise prepare.holdout or set train.selection to last"
+        )
+    return Selection(name=name, records=[records[i] for i in ids], table=table)
