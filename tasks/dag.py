@@ -1,11 +1,12 @@
 """DVC's graph as plain data. The only module that imports dvc."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import networkx
+import networkx as nx
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
@@ -55,7 +56,7 @@ def _nodes(repo: Repo, pipeline: Path) -> list[Node]:
     nodes: dict[str, Node] = {}
     # DVC's edges point from a stage to what it depends on; sorting needs the other direction.
     graph = repo.index.graph.reverse()
-    for stage in networkx.lexicographical_topological_sort(graph, key=lambda s: s.addressing):
+    for stage in nx.lexicographical_topological_sort(graph, key=lambda s: s.addressing):
         if Path(stage.path) != pipeline:
             continue
         upstream = tuple(sorted(above.name for above in graph.predecessors(stage)))
@@ -79,3 +80,11 @@ def _stale(repo: Repo, pipeline: Path) -> set[str] | None:
         return set(repo.status(targets=[str(pipeline)]))
     except LockError:
         return None
+
+
+def remove(output: Path) -> None:
+    """Remove one output from the workspace; DVC's cache keeps what it holds."""
+    if output.is_dir() and not output.is_symlink():
+        shutil.rmtree(output)
+    else:
+        output.unlink(missing_ok=True)

@@ -174,11 +174,12 @@ def _experiment(client: MlflowClient, name: str, *, uri: str, root: Path) -> str
     return str(client.create_experiment(name, artifact_location=location))
 
 
-def _earlier(
-    client: MlflowClient, experiment: str, stage: str, identity: _Identity
-) -> Run | None:
-    """Return the run to go on with: evaluate adds to the training's run, and a training that
-    was killed under the same settings continues its own."""
+def _earlier(client: MlflowClient, experiment: str, stage: str, identity: _Identity) -> Run | None:
+    """Return the run to go on with, or None for a new one.
+
+    Evaluate adds to the training's run; a training that was killed continues its own, unless the
+    settings changed since.
+    """
     wanted = f"tags.`zspl.cell` = '{identity.tags['zspl.cell']}'"
     order = ["attributes.start_time DESC"]
     runs = client.search_runs([experiment], wanted, order_by=order, max_results=1)
@@ -202,9 +203,7 @@ def _identity(stage: str, settings: Settings, instance: Mapping[str, str]) -> _I
     }
     if stage not in _CELL_STAGES or "method" not in instance:
         name = " ".join([stage, *instance.values()])
-        return _Identity(
-            experiment=f"{settings.benchmark}-stages", name=name, cell=None, tags=tags
-        )
+        return _Identity(experiment=f"{settings.benchmark}-stages", name=name, cell=None, tags=tags)
     cell = Cell(
         method=instance["method"],
         labels=instance.get("labels"),

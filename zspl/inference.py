@@ -61,9 +61,7 @@ def load_model(settings: Model, path: Path, *, num_classes: int) -> Segmentation
     return model.to(devices.chosen()).eval()
 
 
-def predict_logits(
-    model: SegmentationNetwork, image: Image.Image
-) -> Float[Tensor, "C H W"]:
+def predict_logits(model: SegmentationNetwork, image: Image.Image) -> Float[Tensor, "C H W"]:
     """Return the class logits of a photo at its original size, from one forward pass.
 
     Args:

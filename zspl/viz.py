@@ -1,9 +1,8 @@
-"""Pictures: label maps over photos, contact sheets, and the two charts of the report."""
+"""Pictures: label maps over photos, alone or as a table with a legend."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,9 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 from zspl.io import atomic
 from zspl.io.images import Pixels, voc_palette
 from zspl.records import IGNORE_INDEX
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _MARGIN = 8
 _LINE = 18
@@ -40,9 +36,7 @@ def overlay(image: Image.Image, label: Pixels, *, opacity: float = 0.6) -> Image
         ValueError: if the sizes differ.
     """
     if label.shape != (image.height, image.width):
-        raise ValueError(
-            f"expected a label map of {image.size}, got {label.shape[::-1]}"
-        )
+        raise ValueError(f"expected a label map of {image.size}, got {label.shape[::-1]}")
     palette = np.array(voc_palette(), dtype=np.float64).reshape(256, 3)
     palette[IGNORE_INDEX] = _IGNORED
     weight = np.where(label == 0, 0.0, opacity)[..., None]
@@ -70,12 +64,9 @@ def grid(
     """
     for row in rows:
         if len(row.maps) != len(titles):
-            raise ValueError(
-                f"expected {len(titles)} maps in each row, got {len(row.maps)}"
-            )
-    shown = sorted(
-        {i for row in rows for m in row.maps if m is not None for i in np.unique(m)}
-    )
+            raise ValueError(f"expected {len(titles)} maps in each row, got {len(row.maps)}")
+    maps = [m for row in rows for m in row.maps if m is not None]
+    shown = sorted({int(i) for m in maps for i in np.unique(m)})
     legend = [(i, class_names[i]) for i in shown if 0 < i < len(class_names)]
     step = (cell[0] + _MARGIN, cell[1] + _MARGIN)
     width = _MARGIN + step[0] * (1 + len(titles))
@@ -108,9 +99,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=12)
 
 
-def _text(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], *, text: str, room: int
-) -> None:
+def _text(draw: ImageDraw.ImageDraw, corner: tuple[int, int], *, text: str, room: int) -> None:
     font = _font()
     while len(text) > 1 and draw.textlength(text, font=font) > room:
         text = text[:-2] + "…"
@@ -157,74 +146,3 @@ def _draw_legend(
         colour = tuple(palette[3 * index : 3 * index + 3])
         draw.rectangle((x, top + 2, x + 16, top + 13), fill=colour)
         draw.text((x + 22, top), name, fill="black", font=_font())
-
-
-def draw_lines(
-    path: Path, lines: Mapping[str, Sequence[tuple[int, float, float]]], *, ylabel: str
-) -> None:
-    """Draw a score against the number of labeled images, one line per name.
-
-    Args:
-        path: The PNG file.
-        lines: (labeled images, mean, standard deviation) in any order; NaN is left out.
-        ylabel: Name and unit of the score.
-    """
-
-    def plot(axes: "Axes") -> None:
-        ticks = set()
-        for name, points in lines.items():
-            finite = sorted(p for p in points if not np.isnan(p[1]))
-            if not finite:
-                continue
-            x, mean, std = zip(*finite, strict=True)
-            ticks.update(x)
-            axes.errorbar(
-                x, mean, yerr=np.nan_to_num(std), marker="o", capsize=3, label=name
-            )
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
-        axes.set_xlabel("labeled images")
-        axes.set_ylabel(ylabel)
-
-    _chart(path, plot)
-
-
-def draw_reliability(
-    path: Path, bins: Mapping[str, Sequence[tuple[float, float]]]
-) -> None:
-    """Draw accuracy against confidence, one line per name, with the diagonal of honesty.
-
-    Args:
-        path: The PNG file.
-        bins: (confidence, accuracy) of the non-empty bins, both in [0, 1].
-    """
-
-    def plot(axes: "Axes") -> None:
-        axes.plot((0, 1), (0, 1), color="grey", linewidth=1, label="calibrated")
-        for name, points in bins.items():
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="o", label=name)
-        axes.set_xlabel("confidence")
-        axes.set_ylabel("accuracy")
-
-    _chart(path, plot)
-
-
-def _chart(path: Path, plot: Callable[["Axes"], None]) -> None:
-    # The object interface needs no display and leaves no global state, unlike pyplot.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
-    plot(axes)
-    axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False)
-    FigureCanvasAgg(figure)
-    atomic.write(
-        path,
-        lambda temporary: figure.savefig(
-            temporary, format="png", dpi=110, metadata={"Software": None}
-        ),
-    )

@@ -30,9 +30,7 @@ def test_ece_equals_the_definition_written_out(num_bins):
     correct = rng.random(500) < confidence**2
     reliability = Reliability(num_bins=num_bins)
     reliability.update(torch.from_numpy(confidence), torch.from_numpy(correct))
-    assert reliability.compute().ece == pytest.approx(
-        slow_ece(confidence, correct, num_bins)
-    )
+    assert reliability.compute().ece == pytest.approx(slow_ece(confidence, correct, num_bins))
 
 
 def test_adding_pixels_in_pieces_changes_nothing():
@@ -64,9 +62,7 @@ def test_without_pixels_the_error_is_nan_and_bins_are_empty():
 
 
 def test_a_percentage_is_refused_as_confidence():
-    with pytest.raises(
-        ValueError, match=r"confidence must be in \[0, 1\], got 95 to 95"
-    ):
+    with pytest.raises(ValueError, match=r"confidence must be in \[0, 1\], got 95 to 95"):
         Reliability().update(torch.tensor([95.0]), torch.tensor([True]))
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from zspl.records import IGNORE_INDEX
 
+FLIP_PROBABILITY = 0.5
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Geometry:
@@ -108,7 +110,11 @@ def draw(
     x = int(rng.integers(0, max(resized[0], side) - side, endpoint=True))
     y = int(rng.integers(0, max(resized[1], side) - side, endpoint=True))
     return Geometry(
-        size=size, resized=resized, origin=(x, y), side=side, flip=bool(rng.random() < 0.5)
+        size=size,
+        resized=resized,
+        origin=(x, y),
+        side=side,
+        flip=bool(rng.random() < FLIP_PROBABILITY),
     )
 
 
@@ -116,4 +122,5 @@ def draw(
 def _nearest(length: int, resized: int) -> Int[np.ndarray, " resized"]:
     """Return the source index of each resized pixel, asked from Pillow to be equal to it."""
     line = Image.fromarray(np.arange(length, dtype=np.int32)[None])
-    return np.asarray(line.resize((resized, 1), Image.Resampling.NEAREST))[0]
+    indices: np.ndarray = np.asarray(line.resize((resized, 1), Image.Resampling.NEAREST))[0]
+    return indices

@@ -2,3 +2,11 @@
 
 Every mIoU here is pooled: one confusion matrix over all images, void pixels (255) left out.
 """
+
+METRICS = "metrics.json"
+"""The score file of a cell or of a pseudo-label variant."""
+
+PREDICTIONS = "predictions"
+"""The folder beside it with the label maps of a few val images, for the report."""
+
+SHOWN_IMAGES = 6

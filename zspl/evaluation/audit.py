@@ -1,5 +1,6 @@
 """The audit of pseudo labels: how good are they where a mask may be seen?"""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,23 @@ def label_file(folder: Path, image_id: str) -> Path:
 
 def confidence_file(folder: Path, image_id: str) -> Path:
     """Where the confidences of an image's pseudo label lie in a variant's folder."""
-    return folder / "confidence" / f"{image_id}.png"
+    return folder / f"{image_id}.confidence.png"
+
+
+def read_threshold(folder: Path) -> dict[str, float | bool | None]:
+    """Return a variant's threshold, None if it has none, and whether it was calibrated.
+
+    Raises:
+        DataError: if the file that the stage label left is unreadable.
+    """
+    path = folder / "threshold.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"threshold": found["threshold"], "calibrated": bool(found["calibrated"])}
+    except FileNotFoundError:
+        return {"threshold": None, "calibrated": False}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is no threshold ({error}); run the stage label again") from error
 
 
 def check_complete(folder: Path, ids: Sequence[str]) -> None:
@@ -43,9 +60,7 @@ def check_complete(folder: Path, ids: Sequence[str]) -> None:
         DataError: if `ids` is empty or a file is missing.
     """
     if not ids:
-        raise DataError(
-            f"{folder}: no image to audit on; the calibration split has no labeled id"
-        )
+        raise DataError(f"{folder}: no image to audit on; the calibration split has no labeled id")
     missing = [
         path
         for image_id in ids
@@ -81,17 +96,11 @@ def audit(
         truth = torch.from_numpy(load_label(records[image_id], table, size))
         check_ids(claim, table, path=path)
         label = torch.from_numpy(claim)
-        confidence = torch.from_numpy(
-            read_label(confidence_file(folder, image_id), size=size)
-        )
+        confidence = torch.from_numpy(read_label(confidence_file(folder, image_id), size=size))
         claims.update(label, truth)
         judged = (label != IGNORE_INDEX) & (truth != IGNORE_INDEX)
-        reliability.update(
-            confidence[judged].double() / 255, label[judged] == truth[judged]
-        )
-    return Audit(
-        images=len(ids), claims=claims.compute(), calibration=reliability.compute()
-    )
+        reliability.update(confidence[judged].double() / 255, label[judged] == truth[judged])
+    return Audit(images=len(ids), claims=claims.compute(), calibration=reliability.compute())
 
 
 def check_ids(claim: Pixels, table: ClassTable, *, path: Path) -> None:

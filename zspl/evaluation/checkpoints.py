@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from PIL import Image
+from torch import Tensor
 
 from zspl.io.classes import ClassTable, load_label
 from zspl.io.images import Pixels, read_image
@@ -11,7 +11,7 @@ from zspl.metrics import ConfusionMatrix
 from zspl.observer import progress
 from zspl.records import ImageRecord, SegmentationMetrics
 
-Predictor = Callable[[Image.Image], Pixels]
+Predictor = Callable[[Image.Image], Tensor]
 
 
 def score_images(
@@ -25,7 +25,7 @@ def score_images(
     """Predict every photo once and pool the result.
 
     Args:
-        predict: Photo -> UInt8[H W] class ids at the photo's size.
+        predict: Photo -> UInt8[H W] class ids at the photo's size, on the CPU.
         records: Photos with masks.
         table: The data set's classes.
         keep: Ids whose predictions are wanted back.
@@ -40,11 +40,9 @@ def score_images(
         image = read_image(record.image_path)
         truth = load_label(record, table, image.size)
         prediction = predict(image)
-        confusion.update(
-            torch.from_numpy(prediction).long(), torch.from_numpy(truth).long()
-        )
+        confusion.update(prediction, truth)
         if record.image_id in keep:
-            kept[record.image_id] = prediction
+            kept[record.image_id] = prediction.numpy()
     return confusion.compute(), kept
 
 

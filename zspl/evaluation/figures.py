@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from zspl.evaluation import METRICS, PREDICTIONS, SHOWN_IMAGES
 from zspl.evaluation.audit import label_file
+from zspl.evaluation.charts import draw_lines, draw_reliability
 from zspl.evaluation.checkpoints import sample_ids
-from zspl.evaluation.results import METRICS, Results, configured_cells, read_scores
+from zspl.evaluation.results import Results, configured_cells, read_scores
 from zspl.evaluation.tables import over_seeds
 from zspl.io.classes import ClassTable, load_label
 from zspl.io.images import read_image, read_label
@@ -16,9 +18,7 @@ from zspl.io.records import read_records
 from zspl.io.splits import read_split
 from zspl.records import ImageRecord
 from zspl.settings import Settings
-from zspl.viz import GridRow, draw_lines, draw_reliability, grid, write_png
-
-SHOWN_IMAGES = 6
+from zspl.viz import GridRow, grid, write_png
 
 Figure = tuple[str, Path]
 
@@ -39,9 +39,7 @@ def draw_figures(settings: Settings, results: Results, folder: Path) -> list[Fig
     if bins:
         path = folder / "reliability.png"
         draw_reliability(path, bins)
-        figures.append(
-            ("Can the pseudo labels' confidence be believed? (labeled images)", path)
-        )
+        figures.append(("Can the pseudo labels' confidence be believed? (labeled images)", path))
     path = folder / "qualitative.png"
     caption = _draw_qualitative(settings, path)
     if caption:
@@ -49,15 +47,11 @@ def draw_figures(settings: Settings, results: Results, folder: Path) -> list[Fig
     return figures
 
 
-def line_points(
-    results: Results, checkpoint: str
-) -> dict[str, list[tuple[int, float, float]]]:
+def line_points(results: Results, checkpoint: str) -> dict[str, list[tuple[int, float, float]]]:
     """Return (labeled images, mean, std) per method, and per model when there are several."""
     several = results.cells["model"].nunique() > 1
     lines: dict[str, list[tuple[int, float, float]]] = {}
-    for (row, model, split), runs in results.cells.groupby(
-        ["row", "model", "split"], sort=False
-    ):
+    for (row, model, split), runs in results.cells.groupby(["row", "model", "split"], sort=False):
         spread = over_seeds(runs[checkpoint])
         point = (results.labeled_images[str(split)], spread.mean, spread.std)
         lines.setdefault(f"{row}, {model}" if several else str(row), []).append(point)
@@ -101,23 +95,19 @@ def _draw_qualitative(settings: Settings, path: Path) -> str | None:
 def _map_folders(settings: Settings, layout: Layout) -> Mapping[str, Path]:
     """Return the folders with label maps of val images, by the heading of their column."""
     cells, checkpoint = settings.cells, settings.tabulate.checkpoint
-    folders: dict[str, Path] = {}
-    if settings.prepare.annotate_val:
-        folders = {name: layout.labels(name) for name in settings.label.variants}
+    folders = {n: layout.label_score(n) / PREDICTIONS for n in settings.label.variants}
     for cell in configured_cells(settings):
         if (cell.model, cell.split, cell.seed) == (
             cells.models[0],
             cells.splits[0],
             cells.seeds[0],
         ):
-            folders[cell.name] = layout.cell_score(cell) / "predictions" / checkpoint
-    return {name: folder for name, folder in folders.items() if folder.is_dir()}
+            folders[cell.name] = layout.cell_score(cell) / PREDICTIONS / checkpoint
+    return {name: folder for name, folder in folders.items() if any(folder.glob("*.png"))}
 
 
 def _row(record: ImageRecord, table: ClassTable, *, folders: Sequence[Path]) -> GridRow:
     image = read_image(record.image_path)
     files = [label_file(folder, record.image_id) for folder in folders]
-    maps = [
-        read_label(file, size=image.size) if file.exists() else None for file in files
-    ]
+    maps = [read_label(file, size=image.size) if file.exists() else None for file in files]
     return GridRow(image=image, maps=(load_label(record, table, image.size), *maps))

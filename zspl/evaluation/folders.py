@@ -46,9 +46,7 @@ def score_folders(
     return claims.compute()
 
 
-def _pairs(
-    predictions: Path, labels: Path, ids: Iterable[str] | None
-) -> list[tuple[Path, Path]]:
+def _pairs(predictions: Path, labels: Path, ids: Iterable[str] | None) -> list[tuple[Path, Path]]:
     found, masks = _pngs(predictions), _pngs(labels)
     wanted = sorted({*found, *masks}) if ids is None else sorted(set(ids))
     if not wanted:
@@ -66,9 +64,9 @@ def _pairs(
 def _pngs(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; pass the folder with the PNG files")
-    files = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    # A folder of pseudo labels holds <name>.confidence.png beside <name>.png.
+    paths = (p for p in sorted(folder.glob("*.png")) if not p.stem.endswith(".confidence"))
+    files = {path.stem: path for path in paths}
     if not files:
-        raise DataError(
-            f"{folder}: no .png file in it; pass the folder with the PNG files"
-        )
+        raise DataError(f"{folder}: no .png file in it; pass the folder with the PNG files")
     return files

@@ -27,9 +27,7 @@ def number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def by_class(
-    values: Float[Tensor, " C"], names: Sequence[str]
-) -> dict[str, float | None]:
+def by_class(values: Float[Tensor, " C"], names: Sequence[str]) -> dict[str, float | None]:
     """Return `values` under their class names, None where a class has no value.
 
     Raises:
@@ -73,9 +71,7 @@ def calibration_json(calibration: CalibrationMetrics) -> dict[str, Any]:
     }
 
 
-def write_per_class(
-    path: Path, groups: Mapping[str, Mapping[str, Any]], *, group: str
-) -> None:
+def write_per_class(path: Path, groups: Mapping[str, Mapping[str, Any]], *, group: str) -> None:
     """Write one row per group and class.
 
     Args:
@@ -83,20 +79,14 @@ def write_per_class(
         groups: What `metrics_json` returns, under the name of each group.
         group: Heading of the first column, such as `checkpoint`.
     """
-    rows = (
-        (name, *row)
-        for name, values in groups.items()
-        for row in per_class_rows(values)
-    )
+    rows = ((name, *row) for name, values in groups.items() for row in per_class_rows(values))
     write_csv(path, (group, *COLUMNS), rows)
 
 
 def per_class_rows(values: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Return (class, iou, precision, recall) with six decimals, empty where there is no value."""
     shares = [values[key] for key in COLUMNS[1:]]
-    return [
-        (name, *(_decimals(share[name]) for share in shares)) for name in values["iou"]
-    ]  # type: ignore[misc]
+    return [(name, *(_decimals(share[name]) for share in shares)) for name in values["iou"]]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 
 from zspl.errors import DataError, SettingsError, suggestion
+from zspl.evaluation import METRICS
 from zspl.io.layout import Cell, Layout
 from zspl.io.splits import read_split
 from zspl.settings import Settings
-
-METRICS = "metrics.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,10 +35,8 @@ class Results:
 def configured_cells(settings: Settings) -> tuple[Cell, ...]:
     """Return every training that params.yaml asks for, in its order."""
     cells = settings.cells
-    rows = [(method, None) for method in cells.methods]
-    rows += [
-        (method, labels) for method in cells.label_methods for labels in cells.labels
-    ]
+    rows: list[tuple[str, str | None]] = [(method, None) for method in cells.methods]
+    rows += [(method, labels) for method in cells.label_methods for labels in cells.labels]
     return tuple(
         Cell(method=method, labels=labels, model=model, split=split, seed=seed)
         for method, labels in rows
@@ -116,9 +113,7 @@ def read_published(dataset: str | None) -> pd.DataFrame:
         SettingsError: if nothing is known of that data set.
     """
     text = (resources.files("zspl") / "published.csv").read_text(encoding="utf-8")
-    table = pd.DataFrame(list(csv.DictReader(text.splitlines()))).astype(
-        {"miou": float}
-    )
+    table = pd.DataFrame(list(csv.DictReader(text.splitlines()))).astype({"miou": float})
     known = sorted(set(table["dataset"]))
     if dataset is not None and dataset not in known:
         raise SettingsError(
@@ -145,11 +140,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: is no JSON ({error}); run its stage evaluate again"
-        ) from error
+        raise DataError(f"{path}: is no JSON ({error}); run its stage evaluate again") from error
     if not isinstance(scores, dict):
-        raise DataError(
-            f"{path}: expected keys and values; run its stage evaluate again"
-        )
+        raise DataError(f"{path}: expected keys and values; run its stage evaluate again")
     return scores

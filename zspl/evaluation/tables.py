@@ -1,7 +1,8 @@
 """The comparison tables: mean and standard deviation over seeds, published numbers apart."""
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -59,13 +60,13 @@ def over_seeds(values: Iterable[float]) -> Spread:
     )
 
 
-def methods_table(
-    results: Results, published: pd.DataFrame, *, checkpoint: str
-) -> Table:
+def methods_table(results: Results, published: pd.DataFrame, *, checkpoint: str) -> Table:
     """Methods x splits: our runs in our columns, the literature in columns of its own."""
-    display, numbers = [], []
+    display: list[dict[str, str]] = []
+    numbers: list[dict[str, str | float]] = []
     for (row, model), group in results.cells.groupby(["row", "model"], sort=False):
-        shown, raw = {"method": row, "model": model}, {"method": row, "model": model}
+        shown = {"method": str(row), "model": str(model)}
+        raw: dict[str, str | float] = {**shown}
         for split, runs in group.groupby("split", sort=False):
             spread = over_seeds(runs[checkpoint])
             shown[_heading(split, results)] = str(spread)
@@ -76,14 +77,10 @@ def methods_table(
             }
         display.append(shown)
         numbers.append(raw)
-    for row in _published_rows(published, results.labeled_images):
-        display.append(
-            {k: v if isinstance(v, str) else f"{v:.2f}" for k, v in row.items()}
-        )
-        numbers.append(row)
-    notes = [
-        f"Ours: mIoU % on val at original size, {checkpoint} checkpoint, mean ± std (seeds)."
-    ]
+    for entry in _published_rows(published, results.labeled_images):
+        display.append({k: v if isinstance(v, str) else f"{v:.2f}" for k, v in entry.items()})
+        numbers.append(entry)
+    notes = [f"Ours: mIoU % on val at original size, {checkpoint} checkpoint, mean ± std (seeds)."]
     if len(published):
         notes.append(
             "Published: % as printed by the source named, under its own backbone, crop and "
@@ -92,8 +89,8 @@ def methods_table(
     return Table(
         name="methods",
         title="Methods x splits, mIoU %",
-        display=pd.DataFrame(display).fillna(ABSENT),
-        numbers=pd.DataFrame(numbers),
+        display=_published_last(pd.DataFrame(display)).fillna(ABSENT),
+        numbers=_published_last(pd.DataFrame(numbers)),
         notes=tuple(notes),
     )
 
@@ -102,38 +99,38 @@ def _heading(split: object, results: Results) -> str:
     return f"{split} ({results.labeled_images[str(split)]} images)"
 
 
+def _published_last(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with the source as its last column."""
+    return frame[sorted(frame.columns, key=lambda column: column == "published by")]
+
+
 def _published_rows(
-    published: pd.DataFrame, splits: Iterable[str]
+    published: pd.DataFrame, splits: Collection[str]
 ) -> list[dict[str, str | float]]:
     """Return one row per published (method, backbone, source) with a number on our splits."""
-    rows: dict[tuple[str, str, str], dict[str, str | float]] = {}
-    wanted = set(splits)
-    for entry in published.itertuples(index=False):
-        if entry.split not in wanted:
-            continue
-        key = (str(entry.method), str(entry.backbone), str(entry.source))
-        row = rows.setdefault(
-            key, {"method": key[0], "model": key[1] or ABSENT, "published by": key[2]}
-        )
-        row[f"published {entry.split}"] = float(str(entry.miou))
-    ordered = [f"published {split}" for split in splits]
+    rows: dict[tuple[str, str, str], dict[str, float]] = {}
+    for entry in published.to_dict("records"):
+        key = (str(entry["method"]), str(entry["backbone"]), str(entry["source"]))
+        if entry["split"] in splits:
+            rows.setdefault(key, {})[f"published {entry['split']}"] = float(entry["miou"])
     return [
-        {"method": row["method"], "model": row["model"]}
-        | {column: row[column] for column in ordered if column in row}
-        | {"published by": row["published by"]}
-        for row in rows.values()
+        {"method": method, "model": backbone or ABSENT, **numbers, "published by": source}
+        for (method, backbone, source), numbers in rows.items()
     ]
 
 
 def backbones_table(results: Results, *, checkpoint: str) -> Table:
     """Backbones x methods, one block of rows per split."""
-    display, numbers = [], []
-    for (split, model), group in results.cells.groupby(["split", "model"], sort=False):
-        shown = {"split": split, "model": model}
-        raw = dict(shown)
+    display: list[dict[str, str]] = []
+    numbers: list[dict[str, str | float]] = []
+    cells = results.cells
+    for split, model in itertools.product(cells["split"].unique(), cells["model"].unique()):
+        shown = {"split": str(split), "model": str(model)}
+        raw: dict[str, str | float] = {**shown}
+        group = cells[(cells["split"] == split) & (cells["model"] == model)]
         for row, runs in group.groupby("row", sort=False):
             spread = over_seeds(runs[checkpoint])
-            shown[row] = str(spread)
+            shown[str(row)] = str(spread)
             raw |= {
                 f"{row} mean": spread.mean,
                 f"{row} std": spread.std,
@@ -156,9 +153,7 @@ def zero_shot_table(results: Results, *, calibration_split: str) -> Table:
     display = numbers.copy().astype(object)
     for column in numbers.columns[1:]:
         digits = 4 if column == "threshold" else 2
-        display[column] = [
-            ABSENT if math.isnan(v) else f"{v:.{digits}f}" for v in numbers[column]
-        ]
+        display[column] = [ABSENT if math.isnan(v) else f"{v:.{digits}f}" for v in numbers[column]]
     return Table(
         name="zero_shot",
         title="Zero-shot pseudo labels (ablation), %",
@@ -178,9 +173,7 @@ def cells_table(results: Results) -> Table:
     """Every training with its best and its last checkpoint."""
     display = results.cells.rename(columns={"row": "method"}).astype(object)
     for column in ("best", "last"):
-        display[column] = [
-            ABSENT if math.isnan(v) else f"{v:.2f}" for v in results.cells[column]
-        ]
+        display[column] = [ABSENT if math.isnan(v) else f"{v:.2f}" for v in results.cells[column]]
     return Table(
         name="cells",
         title="Every training, best and last checkpoint, mIoU %",
@@ -192,9 +185,7 @@ def cells_table(results: Results) -> Table:
 def write_table(table: Table, folder: Path) -> list[Path]:
     """Write a table as CSV (numbers), Markdown and HTML (for people) and return the paths."""
     contents: Mapping[str, str] = {
-        "csv": table.numbers.to_csv(
-            index=False, float_format="%.4f", lineterminator="\n"
-        ),
+        "csv": table.numbers.to_csv(index=False, float_format="%.4f", lineterminator="\n"),
         "md": markdown(table),
         "html": f"<!doctype html>\n<meta charset='utf-8'>\n{html(table)}\n",
     }
@@ -214,14 +205,10 @@ def html(table: Table) -> str:
     """Return a table as an HTML section with its title and notes."""
     body = table.display.to_html(index=False, border=0, justify="left")
     notes = "".join(f"<p class='note'>{escape(note)}</p>" for note in table.notes)
-    return (
-        f"<section id='{table.name}'><h2>{table.title}</h2>\n{body}\n{notes}</section>"
-    )
+    return f"<section id='{table.name}'><h2>{table.title}</h2>\n{body}\n{notes}</section>"
 
 
 def terminal(table: Table) -> str:
     """Return a table as aligned text with its title and notes."""
-    body = table.display.to_markdown(
-        index=False, tablefmt="simple", disable_numparse=True
-    )
+    body = table.display.to_markdown(index=False, tablefmt="simple", disable_numparse=True)
     return "\n".join([table.title, "", body, "", *table.notes]) + "\n"

@@ -65,9 +65,7 @@ class ClipEncoder:
         tokens: Maps (model, normalised images Float[B 3 H W]) to tokens Float[B 1+hw D].
     """
 
-    def __init__(
-        self, settings: ClipSettings, tokens: Callable[["CLIP", Tensor], Tensor]
-    ) -> None:
+    def __init__(self, settings: ClipSettings, tokens: Callable[["CLIP", Tensor], Tensor]) -> None:
         self._settings = settings
         self._tokens = tokens
         self._clip = load(settings)
@@ -117,7 +115,7 @@ def load(settings: ClipSettings) -> LoadedClip:
         WeightsError: if the weights cannot be had or do not fit.
     """
     if settings.model == "tiny":
-        from zspl.toyworld.load import load_clip  # noqa: PLC0415
+        from zspl.toyworld.load import load_clip
 
         model, tokenizer, mean, std, _ = load_clip()
         return LoadedClip(model=model.eval(), tokenizer=tokenizer, mean=mean, std=std)
@@ -125,7 +123,7 @@ def load(settings: ClipSettings) -> LoadedClip:
 
 
 def _load_open_clip(settings: ClipSettings) -> LoadedClip:
-    import open_clip  # noqa: PLC0415
+    import open_clip
 
     name, tag = settings.model, settings.pretrained
     known = open_clip.list_models()
@@ -156,7 +154,7 @@ def _check_tag(name: str, tag: str) -> None:
 
     open_clip 3 only warns of the latter, and the features are then silently wrong.
     """
-    import open_clip  # noqa: PLC0415
+    import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags:

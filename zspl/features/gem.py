@@ -18,6 +18,7 @@ from zspl.features._open_clip import ClipEncoder, ClipSettings
 
 if TYPE_CHECKING:
     from open_clip import CLIP
+    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
 
 class Settings(ClipSettings):
@@ -101,7 +102,7 @@ def gem_tokens(
     return visual.ln_post(gem) @ visual.proj, visual.ln_post(original) @ visual.proj
 
 
-def _embed(visual: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
+def _embed(visual: "VisionTransformer", images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
     patches = F.conv2d(images, visual.conv1.weight, visual.conv1.bias, visual.conv1.stride)
     size = (patches.shape[-2], patches.shape[-1])
     tokens = patches.flatten(2).transpose(1, 2)
@@ -122,7 +123,9 @@ def _resample_position(
     return torch.cat([stored[:1], grid[0].flatten(1).T])
 
 
-def _original_block(block: nn.Module, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
+def _original_block(
+    block: "ResidualAttentionBlock", tokens: Float[Tensor, "B N C"]
+) -> Float[Tensor, "B N C"]:
     """Run CLIP's own pre-norm block: attention, then MLP."""
     query, key, value = _query_key_value(block.attn, block.ln_1(tokens))
     attended = F.scaled_dot_product_attention(query, key, value)
@@ -132,7 +135,7 @@ def _original_block(block: nn.Module, tokens: Float[Tensor, "B N C"]) -> Float[T
 
 
 def _self_self_attention(
-    attention: nn.Module,
+    attention: nn.MultiheadAttention,
     tokens: Float[Tensor, "B N C"],
     *,
     iterations: int,
@@ -164,17 +167,17 @@ def _similarity(
 
 
 def _query_key_value(
-    attention: nn.Module, tokens: Float[Tensor, "B N C"]
+    attention: nn.MultiheadAttention, tokens: Float[Tensor, "B N C"]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Project to queries, keys and values, each Float[B heads N d]."""
     projected = F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
-    heads = projected.unflatten(-1, (3, attention.num_heads, -1))
+    heads = projected.view(*projected.shape[:2], 3, attention.num_heads, -1)
     query, key, value = heads.permute(2, 0, 3, 1, 4)
     return query, key, value
 
 
 def _project(
-    attention: nn.Module, heads: Float[Tensor, "B n N d"]
+    attention: nn.MultiheadAttention, heads: Float[Tensor, "B n N d"]
 ) -> Float[Tensor, "B N C"]:
     merged = heads.transpose(1, 2).flatten(2)
     return F.linear(merged, attention.out_proj.weight, attention.out_proj.bias)

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from tqdm import tqdm
 
 from zspl.errors import DiskError, WeightsError
-from zspl.io.atomic import existing_parent
 
 _CHUNK = 1 << 20
 _NOTHING_TO_SEND = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
@@ -32,7 +31,7 @@ class Patience:
     timeout: float = 30.0
 
 
-class _Interrupted(Exception):
+class _InterruptedError(Exception):
     """The connection broke or ended early; what came is on disk."""
 
 
@@ -50,7 +49,7 @@ def transfer(url: str, part: Path, patience: Patience) -> None:
         before = _size(part)
         try:
             _attempt(url, part, patience.timeout)
-        except _Interrupted as problem:
+        except _InterruptedError as problem:
             failures = 1 if _size(part) > before else failures + 1
             if failures >= patience.attempts:
                 raise WeightsError(
@@ -76,7 +75,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def _attempt(url: str, part: Path, timeout: float) -> None:
     offset = _size(part)
-    request = urllib.request.Request(url, headers={"User-Agent": "zspl"})  # noqa: S310 - opener
+    request = urllib.request.Request(url, headers={"User-Agent": "zspl"})
     if offset:
         request.add_header("Range", f"bytes={offset}-")
     try:
@@ -86,14 +85,14 @@ def _attempt(url: str, part: Path, timeout: float) -> None:
         _refused(error, url, part, offset)
     except (OSError, http.client.HTTPException) as e:
         reason = e.reason if isinstance(e, urllib.error.URLError) else e
-        raise _Interrupted(str(reason) or type(e).__name__) from e
+        raise _InterruptedError(str(reason) or type(e).__name__) from e
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, offset: int) -> None:
     if response.status == HTTPStatus.PARTIAL_CONTENT:
         start, total = _content_range(response.headers.get("Content-Range", ""))
         if start != offset:
-            raise _Interrupted(f"server sent bytes from {start}, asked from {offset}")
+            raise _InterruptedError(f"server sent bytes from {start}, asked from {offset}")
     else:
         offset = 0
         length = response.headers.get("Content-Length")
@@ -107,7 +106,7 @@ def _receive(response: http.client.HTTPResponse, part: Path, offset: int) -> Non
             received += len(block)
             bar.update(len(block))
     if total is not None and received != total:
-        raise _Interrupted(f"connection ended after {received} of {total} bytes")
+        raise _InterruptedError(f"connection ended after {received} of {total} bytes")
 
 
 def _write(handle: BinaryIO, block: bytes, part: Path) -> None:
@@ -119,7 +118,7 @@ def _write(handle: BinaryIO, block: bytes, part: Path) -> None:
 def _content_range(header: str) -> tuple[int, int | None]:
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", header.strip())
     if found is None:
-        raise _Interrupted(f"server sent an unreadable Content-Range {header!r}")
+        raise _InterruptedError(f"server sent an unreadable Content-Range {header!r}")
     return int(found[1]), None if found[2] == "*" else int(found[2])
 
 
@@ -130,9 +129,9 @@ def _refused(error: urllib.error.HTTPError, url: str, part: Path, offset: int) -
         if whole is not None and int(whole[1]) == offset:
             return
         part.unlink()
-        raise _Interrupted("server cannot continue the kept bytes") from error
+        raise _InterruptedError("server cannot continue the kept bytes") from error
     if error.code in _WORTH_A_RETRY:
-        raise _Interrupted(f"server answers {error.code} {error.reason}") from error
+        raise _InterruptedError(f"server answers {error.code} {error.reason}") from error
     raise WeightsError(
         f"{url}: server answers {error.code} {error.reason}; check the address"
     ) from error
@@ -154,7 +153,7 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _bar(part: Path, offset: int, total: int | None) -> "tqdm[None]":
+def _bar(part: Path, offset: int, total: int | None) -> "tqdm[NoReturn]":
     name = part.name.removesuffix(".part")
     return tqdm(
         desc=f"download {name}", initial=offset, total=total, unit="B", unit_scale=True,

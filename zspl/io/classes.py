@@ -32,7 +32,7 @@ class ClassTable:
     source_ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not 2 <= len(self.names) <= IGNORE_INDEX:
+        if not 1 < len(self.names) <= IGNORE_INDEX:
             raise ValueError(f"expected 2..255 class names, got {len(self.names)}")
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"class names must differ, got {', '.join(self.names)}")

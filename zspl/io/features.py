@@ -8,6 +8,7 @@ bytes.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,9 +23,7 @@ _TEXT = "text"
 _LARGEST_HALF = 65504.0
 
 
-def write_features(
-    path: Path, features: Mapping[str, DenseFeatures], text: TextEmbeddings
-) -> None:
+def write_features(path: Path, features: Mapping[str, DenseFeatures], text: TextEmbeddings) -> None:
     """Write features by image id and the text embeddings atomically.
 
     Raises:
@@ -59,7 +58,8 @@ class FeatureFile:
         if not path.is_file():
             raise DataError(f"{path}: no such file; run the stage embed first")
         try:
-            self._file = safe_open(path, "pt")
+            opened: Any = safe_open
+            self._file = opened(path, "pt")
             facts = json.loads(self._file.metadata()[_FACTS])
             self.text = TextEmbeddings(
                 vectors=self._file.get_tensor(_TEXT), class_names=tuple(facts["class_names"])

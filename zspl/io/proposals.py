@@ -5,6 +5,7 @@ stability_score. The file's metadata lists every image with its size, segments o
 """
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def write_proposals(path: Path, proposals: Iterable[tuple[str, SegmentProposals]
     Raises:
         DiskError: if the file cannot be written.
     """
-    from pycocotools import mask as coco  # noqa: PLC0415
+    from pycocotools import mask as coco
 
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     sizes: dict[str, tuple[int, int]] = {}
@@ -44,8 +45,8 @@ def write_proposals(path: Path, proposals: Iterable[tuple[str, SegmentProposals]
 
 
 def _write(path: Path, columns: dict[str, list[Any]], sizes: dict[str, tuple[int, int]]) -> None:
-    import pyarrow as pa  # noqa: PLC0415
-    from pyarrow import parquet  # noqa: PLC0415
+    import pyarrow as pa
+    from pyarrow import parquet
 
     types = (pa.string(), pa.binary(), pa.int32(), pa.int32(), pa.float32(), pa.float32())
     schema = pa.schema(
@@ -63,7 +64,7 @@ class ProposalFile:
     """
 
     def __init__(self, path: Path) -> None:
-        from pyarrow import ArrowException, parquet  # noqa: PLC0415
+        from pyarrow import ArrowException, parquet
 
         self._path = path
         try:
@@ -89,9 +90,7 @@ class ProposalFile:
             DataError: if the file does not hold the image, or a mask is damaged.
         """
         if image_id not in self.sizes:
-            raise DataError(
-                f"{self._path}: has no image {image_id!r}; run the stage propose again"
-            )
+            raise DataError(f"{self._path}: has no image {image_id!r}; run the stage propose again")
         rows = self._table.slice(*self._rows.get(image_id, (0, 0)))
         return SegmentProposals(
             masks=self._decode(rows.column("counts").to_pylist(), self.sizes[image_id]),
@@ -100,12 +99,16 @@ class ProposalFile:
         )
 
     def _decode(self, counts: list[bytes], size: tuple[int, int]) -> torch.Tensor:
-        from pycocotools import mask as coco  # noqa: PLC0415
+        from pycocotools import mask as coco
 
         if not counts:
             return torch.zeros(0, *size, dtype=torch.bool)
+        runs = [{"counts": run, "size": list(size)} for run in counts]
         try:
-            pixels = coco.decode([{"counts": run, "size": list(size)} for run in counts])
+            with warnings.catch_warnings():
+                # pycocotools 2.0 has no `copy` argument of numpy 2's array protocol.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pixels = coco.decode(runs)
         except (ValueError, TypeError) as error:
             raise DataError(
                 f"{self._path}: a mask is damaged ({error}); run the stage propose again"

@@ -1,6 +1,7 @@
 """records.jsonl: the images of a data set, one per line, sorted by id."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,7 +36,7 @@ def write_records(path: Path, records: Iterable[ImageRecord]) -> None:
         DataError: if two records have the same id.
     """
     in_order = sorted(records, key=lambda record: record.image_id)
-    for first, second in zip(in_order, in_order[1:], strict=False):
+    for first, second in itertools.pairwise(in_order):
         if first.image_id == second.image_id:
             raise DataError(
                 f"{first.image_path} and {second.image_path} have the same id "

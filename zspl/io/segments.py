@@ -21,11 +21,20 @@ def write_segments(path: Path, images: Iterable[tuple[str, Iterable[SegmentRow]]
     Raises:
         DiskError: if the file cannot be written.
     """
-    import pyarrow as pa  # noqa: PLC0415
-    from pyarrow import parquet  # noqa: PLC0415
+    import pyarrow as pa
+    from pyarrow import parquet
 
     integers, numbers = pa.list_(pa.int32()), pa.list_(pa.float64())
-    types = (pa.int32(), integers, pa.float64(), pa.float64(), integers, numbers, numbers, pa.int32())
+    types = (
+        pa.int32(),
+        integers,
+        pa.float64(),
+        pa.float64(),
+        integers,
+        numbers,
+        numbers,
+        pa.int32(),
+    )
     schema = pa.schema([("image_id", pa.string()), *zip(_FIELDS, types, strict=True)])
     rows = [{"image_id": image_id, **asdict(row)} for image_id, rows in images for row in rows]
     table = pa.Table.from_pylist(rows, schema=schema)
@@ -38,7 +47,7 @@ def read_segments(path: Path) -> dict[str, tuple[SegmentRow, ...]]:
     Raises:
         DataError: if the file is missing or is no segment table.
     """
-    from pyarrow import ArrowException, parquet  # noqa: PLC0415
+    from pyarrow import ArrowException, parquet
 
     try:
         rows = parquet.read_table(path).to_pylist()
@@ -60,6 +69,5 @@ def segment_row(values: dict[str, Any]) -> SegmentRow:
     Raises:
         TypeError: if a field is missing or unknown.
     """
-    return SegmentRow(
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    )
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return SegmentRow(**plain)

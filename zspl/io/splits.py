@@ -66,9 +66,7 @@ def read_split(folder: Path) -> Split:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such split; add it to prepare.splits and run prepare")
     labeled, holdout, unlabeled, val = (read_ids(folder / f"{part}.txt") for part in PARTS)
-    return Split(
-        name=folder.name, labeled=labeled, holdout=holdout, unlabeled=unlabeled, val=val
-    )
+    return Split(name=folder.name, labeled=labeled, holdout=holdout, unlabeled=unlabeled, val=val)
 
 
 def write_split(folder: Path, split: Split) -> None:

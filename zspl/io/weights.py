@@ -14,7 +14,7 @@ from pathlib import Path
 from zspl.errors import WeightsError
 from zspl.io._transfer import Patience, disk_errors, transfer
 
-_SHA256_DIGITS = 64
+_SHA256_DIGITS = range(6, 65)
 
 
 def folder() -> Path:
@@ -57,9 +57,7 @@ def obtain(name: str, *, url: str, sha256: str) -> Path:
     return resolve(name, sha256=sha256) if path.is_file() else download(url, sha256=sha256, to=path)
 
 
-def download(
-    url: str, *, sha256: str | None, to: Path, patience: Patience | None = None
-) -> Path:
+def download(url: str, *, sha256: str | None, to: Path, patience: Patience | None = None) -> Path:
     """Download a file, resuming an earlier attempt, and move it into place once it is verified.
 
     Unfinished bytes stay in `<to>.part`, so that the next call continues with an HTTP range
@@ -110,7 +108,7 @@ def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 - part
 
 def _matches(path: Path, sha256: str) -> bool:
     wanted = sha256.lower()
-    if not 6 <= len(wanted) <= _SHA256_DIGITS or set(wanted) - set("0123456789abcdef"):
+    if len(wanted) not in _SHA256_DIGITS or set(wanted) - set("0123456789abcdef"):
         raise ValueError(f"sha256 must be 6 to 64 hexadecimal digits, got {sha256!r}")
     return file_sha256(path).startswith(wanted)
 

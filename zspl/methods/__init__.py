@@ -3,13 +3,14 @@
 `NEEDS` names what a method reads: `labeled` images, `unlabeled` images, pseudo `labels`.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from zspl import plugins
 from zspl.models import SegmentationNetwork
 from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
 
 
+@runtime_checkable
 class Method(Protocol):
     """The loss of one training step."""
 

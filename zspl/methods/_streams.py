@@ -1,8 +1,7 @@
 """The forward passes that UniMatch and the paper's method share (methods.md 2.3, steps 1-4)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,6 +29,7 @@ class Streams:
     partner: Float[Tensor, "U C S S"]
 
 
+@runtime_checkable
 class StreamLoss(Protocol):
     """Turns the streams of one step into its loss."""
 
@@ -99,7 +99,8 @@ def forward_streams(
     clean = model.encode(torch.cat([labeled.image, unlabeled.weak]))
     both = [torch.cat([level, F.dropout2d(level, feature_dropout)]) for level in clean]
     counts = [len(labeled.image), len(unlabeled.weak)]
-    on_labeled, weak, _, feature = model.decode(both, size).split([*counts, *counts])
+    decoded = model.decode(both, size)
+    on_labeled, weak, _, feature = torch.split(decoded, [*counts, *counts])
     strong1, strong2 = model(torch.cat(_mixed_strong_views(unlabeled, partner))).chunk(2)
     return Streams(
         labeled=on_labeled,
@@ -111,11 +112,11 @@ def forward_streams(
     )
 
 
-def _mixed_strong_views(unlabeled: UnlabeledBatch, partner: UnlabeledBatch) -> Sequence[Tensor]:
-    return (
+def _mixed_strong_views(unlabeled: UnlabeledBatch, partner: UnlabeledBatch) -> list[Tensor]:
+    return [
         paste(unlabeled.strong1, partner.strong1, unlabeled.box1),
         paste(unlabeled.strong2, partner.strong2, unlabeled.box2),
-    )
+    ]
 
 
 def share(selected: Tensor, *, among: Tensor) -> Float[Tensor, ""]:

@@ -86,9 +86,7 @@ class EnhancedLoss:
     def _label(self, batch: UnlabeledBatch, logits: Tensor) -> Int64[Tensor, "U S S"]:
         if batch.zero_shot is None:
             raise ValueError("the enhanced method needs batches with zero-shot labels")
-        return enhanced_label(
-            batch.zero_shot, logits, min_confidence=self.settings.min_confidence
-        )
+        return enhanced_label(batch.zero_shot, logits, min_confidence=self.settings.min_confidence)
 
     def _smoothed(
         self,

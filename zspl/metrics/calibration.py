@@ -43,9 +43,7 @@ class Reliability:
         self._hits = torch.zeros(num_bins, dtype=torch.float64)
         self._confidence = torch.zeros(num_bins, dtype=torch.float64)
 
-    def update(
-        self, confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"]
-    ) -> None:
+    def update(self, confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"]) -> None:
         """Add pixels.
 
         Args:

@@ -62,7 +62,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: no such checkpoint; run the stage that writes it") from error
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path}: not a readable checkpoint ({reason}); fetch it again") from error
+        raise WeightsError(
+            f"{path}: not a readable checkpoint ({reason}); fetch it again"
+        ) from error
     return dict(state)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from pydantic import Field, model_validator
@@ -14,9 +15,9 @@ from zspl.records import SegmentProposals
 from zspl.settings import Section
 
 if TYPE_CHECKING:
-    from segment_anything import SamAutomaticMaskGenerator
     from segment_anything.modeling import Sam
 
+_Mask = npt.NDArray[np.bool_]
 _SITE = "https://dl.fbaipublicfiles.com/segment_anything/"
 
 
@@ -83,11 +84,11 @@ class SamProposer:
     """Runs the automatic mask generator on one image at a time."""
 
     def __init__(self, sam: "Sam", settings: Settings) -> None:
-        from segment_anything import SamAutomaticMaskGenerator  # noqa: PLC0415
+        from segment_anything import SamAutomaticMaskGenerator
 
         self.device = devices.chosen()
         self._max_side = settings.max_side
-        self._generator: SamAutomaticMaskGenerator = SamAutomaticMaskGenerator(
+        self._generator = SamAutomaticMaskGenerator(
             sam.to(self.device), **settings.knobs(), output_mode="binary_mask"
         )
 
@@ -118,10 +119,10 @@ def build(settings: Settings) -> SamProposer:
 
 def _load(settings: Settings) -> "Sam":
     if settings.model == "tiny":
-        from zspl.toyworld.sam import load_sam  # noqa: PLC0415
+        from zspl.toyworld.sam import load_sam
 
         return load_sam()
-    from segment_anything import sam_model_registry  # noqa: PLC0415
+    from segment_anything import sam_model_registry
 
     if settings.checkpoint is not None:
         path = weights.resolve(settings.checkpoint, sha256=settings.sha256)
@@ -154,7 +155,7 @@ def _shrunk(image: Image.Image, max_side: int | None) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _enlarged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:  # type: ignore[type-arg]
+def _enlarged(mask: _Mask, size: tuple[int, int]) -> _Mask:
     if mask.shape == (size[1], size[0]):
         return mask
     resized = Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from pydantic import Field
@@ -41,8 +42,8 @@ class SuperpixelProposer:
             stability_score=scores.clone(),
         )
 
-    def _partition(self, pixels: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-        from skimage import segmentation  # noqa: PLC0415
+    def _partition(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        from skimage import segmentation
 
         chosen = self._settings
         if chosen.algorithm == "slic":
@@ -60,7 +61,7 @@ class SuperpixelProposer:
                 sigma=0.8 if chosen.sigma is None else chosen.sigma,
                 min_size=chosen.min_size,
             )
-        return np.asarray(partition)
+        return np.asarray(partition, np.int64)
 
 
 def build(settings: Settings) -> SuperpixelProposer:

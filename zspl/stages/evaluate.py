@@ -3,30 +3,34 @@
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zspl import inference
 from zspl.errors import DataError, SettingsError, suggestion
-from zspl.evaluation.audit import audit, audit_json, check_complete
+from zspl.evaluation import METRICS, PREDICTIONS, SHOWN_IMAGES
+from zspl.evaluation.audit import audit, audit_json, check_complete, label_file, read_threshold
 from zspl.evaluation.checkpoints import sample_ids, score_images
 from zspl.evaluation.report import metrics_json, write_per_class
 from zspl.io import atomic
 from zspl.io.classes import ClassTable
-from zspl.io.images import Pixels, write_label
+from zspl.io.images import Pixels, read_label, write_label
 from zspl.io.layout import Cell, Layout
 from zspl.io.records import read_records
 from zspl.io.splits import read_split
 from zspl.observer import Observer
 from zspl.records import ImageRecord
-from zspl.settings import Settings
+from zspl.settings import Model, Settings
 
-CHECKPOINTS = ("best", "last")
-SHOWN_IMAGES = 6
+CALIBRATED_HERE = (
+    "the threshold was calibrated on the labeled images that `audit` is about; "
+    "no choice has seen val, so `val` is the untouched figure"
+)
 
 
-def run(
+def run(  # noqa: PLR0913 - the parameters are the instance's keys on the command line
     settings: Settings,
     observer: Observer,
     *,
@@ -48,9 +52,7 @@ def run(
     """
     if variant is not None:
         if method or model or split or labels:
-            raise SettingsError(
-                "stage evaluate takes variant=... alone, or a cell without it"
-            )
+            raise SettingsError("stage evaluate takes variant=... alone, or a cell without it")
         return _run_variant(settings, observer, variant)
     if method is None or model is None or split is None:
         raise SettingsError(
@@ -61,48 +63,51 @@ def run(
     return _run_cell(settings, observer, cell)
 
 
-def _run_cell(
-    settings: Settings, observer: Observer, cell: Cell
-) -> Mapping[str, float]:
+def _run_cell(settings: Settings, observer: Observer, cell: Cell) -> Mapping[str, float]:
+    if cell.model not in settings.train.models:
+        hint = suggestion(cell.model, settings.train.models)
+        raise SettingsError(f"train.models has no {cell.model!r}. {hint}")
     layout = Layout(settings.paths.out)
-    files = {name: layout.cell(cell) / f"{name}.safetensors" for name in CHECKPOINTS}
-    for path in files.values():
-        if not path.is_file():
-            raise DataError(
-                f"{path}: no such checkpoint; run stage train for this cell first"
-            )
+    files = _checkpoints(layout.cell(cell))
     table = ClassTable.read(layout.classes)
-    known = read_records(layout.records)
     split = read_split(layout.split(cell.split))
+    known = read_records(layout.records)
     records = _records(known, split.val, what=f"val of {cell.split}")
-    observer.params(
-        _cell_params(settings, cell, images=len(split.labeled) + len(split.holdout))
-    )
+    observer.params(_cell_facts(settings, cell, images=len(split.labeled) + len(split.holdout)))
 
     work = _fresh(layout.work("evaluate", *cell.path.parts))
+    network = settings.train.models[cell.model]
     scores: dict[str, Any] = {}
-    digests: dict[str, str] = {}
     for name, path in files.items():
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        same = digests.get(digest)
-        if same is not None:
+        same = next((n for n in scores if _digest(files[n]) == _digest(path)), None)
+        if same is None:
+            scores[name], kept = _score(network, path, records=records, table=table)
+            _write_predictions(work / PREDICTIONS / name, kept)
+        else:
             scores[name] = scores[same]
-            shutil.copytree(work / "predictions" / same, work / "predictions" / name)
-            continue
-        digests[digest] = name
-        scores[name], kept = _score(settings, path, records=records, table=table)
-        _write_predictions(work / "predictions" / name, kept)
+            shutil.copytree(work / PREDICTIONS / same, work / PREDICTIONS / name)
     write_per_class(work / "per_class.csv", scores, group="checkpoint")
-    atomic.write_json(work / "metrics.json", {**scores, "cell": _cell_json(cell)})
-    return _finish(
-        work, layout.cell_score(cell), observer, numbers=_cell_numbers(scores)
-    )
+    atomic.write_json(work / METRICS, {**scores, "cell": asdict(cell)})
+    return _finish(work, layout.cell_score(cell), observer, scores=scores)
+
+
+def _checkpoints(folder: Path) -> dict[str, Path]:
+    """Return the two checkpoints; without a selection the last one is also the best."""
+    last = folder / "last.safetensors"
+    if not last.is_file():
+        raise DataError(f"{last}: no such checkpoint; run stage train for this cell first")
+    best = folder / "best.safetensors"
+    return {"best": best if best.is_file() else last, "last": last}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _score(
-    settings: Settings, path: Path, *, records: Sequence[ImageRecord], table: ClassTable
+    settings: Model, path: Path, *, records: Sequence[ImageRecord], table: ClassTable
 ) -> tuple[dict[str, Any], Mapping[str, Pixels]]:
-    model = inference.load_model(settings, path, table.num_classes)
+    model = inference.load_model(settings, path, num_classes=table.num_classes)
     metrics, kept = score_images(
         partial(inference.predict, model),
         records,
@@ -118,48 +123,41 @@ def _write_predictions(folder: Path, predictions: Mapping[str, Pixels]) -> None:
         write_label(folder / f"{image_id}.png", prediction)
 
 
-def _run_variant(
-    settings: Settings, observer: Observer, variant: str
-) -> Mapping[str, float]:
+def _run_variant(settings: Settings, observer: Observer, variant: str) -> Mapping[str, float]:
     if variant not in settings.label.variants:
         hint = suggestion(variant, settings.label.variants)
         raise SettingsError(f"label.variants has no {variant!r}. {hint}")
     layout = Layout(settings.paths.out)
     folder = layout.labels(variant)
     table = ClassTable.read(layout.classes)
-    known = read_records(layout.records)
     split = read_split(layout.split(settings.label.calibration_split))
     groups = {"audit": (*split.labeled, *split.holdout)}
     if settings.prepare.annotate_val:
         groups["val"] = split.val
+    known = read_records(layout.records)
     for name, ids in groups.items():
         _records(known, ids, what=f"{name} of {split.name}")
         check_complete(folder, ids)
-    observer.params(
-        {
-            "dataset": settings.prepare.dataset.name,
-            "split": split.name,
-            "labels": len(groups["audit"]),
-            "method": f"labels-{variant}",
-            "variant": variant,
-            "seed": settings.seed,
-        }
-    )
+    observer.params(_variant_facts(settings, variant, images=len(groups["audit"])))
+
     work = _fresh(layout.work("evaluate", "labels", variant))
     scores = {
         name: audit_json(audit(folder, ids, records=known, table=table), table.names)
         for name, ids in groups.items()
     }
+    shown = sample_ids(groups.get("val", ()), SHOWN_IMAGES)
+    maps = {image_id: read_label(label_file(folder, image_id)) for image_id in shown}
+    _write_predictions(work / PREDICTIONS, maps)
     write_per_class(work / "per_class.csv", scores, group="subset")
+    threshold = read_threshold(folder)
     notes = {
-        "threshold": read_threshold(folder),
+        **threshold,
         "variant": variant,
         "calibration_split": split.name,
-        "note": "the threshold may have been calibrated on the audited images; val was not used",
+        "note": CALIBRATED_HERE if threshold["calibrated"] else "the threshold was given",
     }
-    atomic.write_json(work / "metrics.json", {**scores, **notes})
-    numbers = _variant_numbers(scores)
-    return _finish(work, layout.label_score(variant), observer, numbers=numbers)
+    atomic.write_json(work / METRICS, {**scores, **notes})
+    return _finish(work, layout.label_score(variant), observer, scores=scores)
 
 
 def _records(
@@ -175,64 +173,61 @@ def _records(
                 f"{what}: no image {image_id!r} in records.jsonl; run stage prepare again"
             )
         if known[image_id].label_path is None:
-            raise DataError(
-                f"{what}: {image_id!r} has no mask, nothing to score it against"
-            )
+            raise DataError(f"{what}: {image_id!r} has no mask, nothing to score it against")
     return [known[image_id] for image_id in ids]
 
 
-def _cell_params(
+def _cell_facts(
     settings: Settings, cell: Cell, *, images: int
+) -> Mapping[str, str | int | float | bool]:
+    network = settings.train.models[cell.model]
+    return {
+        "dataset": settings.prepare.dataset.name,
+        "method": cell.method,
+        "labels": cell.labels or "none",
+        "model": cell.model,
+        "backbone": network.backbone.name,
+        "head": network.head.name,
+        "split": cell.split,
+        "seed": cell.seed,
+        "labeled_images": images,
+    }
+
+
+def _variant_facts(
+    settings: Settings, variant: str, *, images: int
 ) -> Mapping[str, str | int | float | bool]:
     return {
         "dataset": settings.prepare.dataset.name,
-        "split": cell.split,
-        "labels": images,
-        "method": cell.name,
-        "backbone": cell.model,
-        "seed": cell.seed,
+        "variant": variant,
+        "split": settings.label.calibration_split,
+        "seed": settings.seed,
+        "labeled_images": images,
     }
-
-
-def _cell_json(cell: Cell) -> dict[str, str | int | None]:
-    return {
-        "method": cell.method,
-        "labels": cell.labels,
-        "model": cell.model,
-        "split": cell.split,
-        "seed": cell.seed,
-    }
-
-
-def _cell_numbers(scores: Mapping[str, Any]) -> dict[str, float | None]:
-    keys = ("miou", "miou_absent_zero", "pixel_accuracy")
-    return {
-        f"{key}_{name}": scores[name][key] for name in CHECKPOINTS for key in keys
-    } | {
-        f"iou_{name}/{index:03d}": value
-        for name in CHECKPOINTS
-        for index, value in enumerate(scores[name]["iou"].values())
-    }
-
-
-def _variant_numbers(scores: Mapping[str, Any]) -> dict[str, float | None]:
-    keys = ("miou", "coverage", "ece", "mean_precision", "mean_recall")
-    return {f"{key}_{name}": scores[name][key] for name in scores for key in keys}
 
 
 def _fresh(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    (folder / PREDICTIONS).mkdir(parents=True)
     return folder
 
 
 def _finish(
-    work: Path, final: Path, observer: Observer, *, numbers: Mapping[str, float | None]
+    work: Path, final: Path, observer: Observer, *, scores: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, float]:
-    """Publish the folder, tell the observer, and return the numbers that exist."""
+    """Publish the folder, tell the observer the classes' scores, and return the headline."""
     atomic.publish(work, final)
-    finite = {key: value for key, value in numbers.items() if value is not None}
-    observer.metrics(finite)
-    observer.artifact(final / "metrics.json")
+    observer.artifact(final / METRICS)
     observer.artifact(final / "per_class.csv")
-    return {key: value for key, value in finite.items() if "/" not in key}
+    classes = {
+        f"iou_{name}/{class_name}": iou
+        for name, values in scores.items()
+        for class_name, iou in values["iou"].items()
+    }
+    observer.metrics({key: value for key, value in classes.items() if value is not None})
+    return {
+        f"{key}_{name}": value
+        for name, values in scores.items()
+        for key, value in values.items()
+        if isinstance(value, float)
+    }

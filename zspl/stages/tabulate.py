@@ -80,9 +80,7 @@ def _report(
 ) -> Mapping[str, float]:
     """Tell the observer the means and the files, and return the means."""
     means = {}
-    for (row, model, split), runs in results.cells.groupby(
-        ["row", "model", "split"], sort=False
-    ):
+    for (row, model, split), runs in results.cells.groupby(["row", "model", "split"], sort=False):
         spread = over_seeds(runs[checkpoint])
         if spread.n:
             means[f"miou/{row}/{model}/{split}"] = spread.mean / 100

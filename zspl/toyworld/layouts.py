@@ -5,7 +5,7 @@ A layout sees the spec and a generator, and returns the pieces in painting order
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +17,7 @@ _TRIES = 16
 _VISIBLE = 0.5
 
 
+@runtime_checkable
 class Room(Protocol):
     """What a layout needs to know of a scene's spec."""
 

@@ -91,7 +91,5 @@ def resume(folder: Path, model: nn.Module, optimiser: optim.Optimizer) -> Progre
     optimiser.load_state_dict(content["optimiser"])
     best = content["best"]
     return Progress(
-        iteration=content["iteration"],
-        seconds=content["seconds"],
-        best=best and Best(**best),
+        iteration=content["iteration"], seconds=content["seconds"], best=best and Best(**best)
     )

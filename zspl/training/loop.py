@@ -3,12 +3,12 @@
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 from tqdm import tqdm
 
 from zspl.errors import ZsplError
@@ -27,9 +27,11 @@ from zspl.training.selection import Selection
 REPORTS = 200
 """A training reports its losses about this often."""
 
-Batches = Iterable[tuple[LabeledBatch, UnlabeledBatch | None, UnlabeledBatch | None]]
+Batch = tuple[LabeledBatch, UnlabeledBatch | None, UnlabeledBatch | None]
+Batches = Iterable[Batch]
 
 
+@runtime_checkable
 class BatchSource(Protocol):
     """Where the batches of the steps start, start+1, ..., stop-1 come from."""
 
@@ -52,9 +54,7 @@ class Training:
     """Where the checkpoint and metrics.jsonl lie while the training is unfinished."""
 
 
-def train(
-    training: Training, model: SegmentationNetwork, observer: Observer
-) -> Progress:
+def train(training: Training, model: SegmentationNetwork, observer: Observer) -> Progress:
     """Train `model` in place from where its last checkpoint stands to the end.
 
     Args:
@@ -102,17 +102,13 @@ def _step(
     model: SegmentationNetwork,
     optimiser: optim.Optimizer,
     iteration: int,
-    batch: tuple[LabeledBatch, UnlabeledBatch | None, UnlabeledBatch | None],
+    batch: Batch,
 ) -> Mapping[str, Tensor | float]:
     recipe = training.recipe
     factor = poly_factor(iteration, total=training.iterations, power=recipe.poly_power)
     set_learning_rate(optimiser, recipe, factor=factor)
     torch.manual_seed(derive(training.seed, "step", iteration))
-    device = next(model.parameters()).device
-    labeled, unlabeled, partner = batch
-    loss = training.method(
-        model, _to(labeled, device), _to(unlabeled, device), _to(partner, device)
-    )
+    loss = training.method(model, *_to(batch, next(model.parameters()).device))
     if not math.isfinite(float(loss.total)):
         raise ZsplError(
             f"train {training.name}: the loss is {float(loss.total)} at iteration {iteration} of "
@@ -120,6 +116,50 @@ def _step(
             f"checkpoint stays in {training.folder})"
         )
     optimiser.zero_grad(set_to_none=True)
-    loss.total.backward()
+    torch.autograd.backward(loss.total)
     optimiser.step()
     return {"loss": loss.total, **loss.parts, "learning_rate": recipe.learning_rate * factor}
+
+
+def _select(
+    training: Training,
+    model: SegmentationNetwork,
+    progress: Progress,
+    history: History,
+    observer: Observer,
+) -> Progress:
+    """Score the model when that is due, and keep it if it is the best so far."""
+    iteration, total = progress.iteration, training.iterations
+    selection = training.selection
+    if selection.name == "last":
+        if iteration < total:
+            return progress
+        last = Best(iteration=total, score=None, model=checkpoints.snapshot(model))
+        return replace(progress, best=last)
+    if not _due(iteration, every=training.recipe.evaluate_every, total=total):
+        return progress
+    score = selection.score(model)
+    values = {f"{selection.name}_miou": score}
+    history.add(values, iteration=iteration)
+    observer.metrics(values, step=iteration)
+    best = progress.best
+    if best is not None and best.score is not None and not score > best.score:
+        return progress
+    return replace(
+        progress, best=Best(iteration=iteration, score=score, model=checkpoints.snapshot(model))
+    )
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    """Move the tensors of a step's batches to the device."""
+    labeled, unlabeled, partner = batch
+    return (
+        replace(labeled, **_moved(labeled, device)),
+        unlabeled and replace(unlabeled, **_moved(unlabeled, device)),
+        partner and replace(partner, **_moved(partner, device)),
+    )
+
+
+def _moved(batch: LabeledBatch | UnlabeledBatch, device: torch.device) -> dict[str, Any]:
+    tensors = ((field.name, getattr(batch, field.name)) for field in fields(batch))
+    return {name: v if v is None else v.to(device, non_blocking=True) for name, v in tensors}

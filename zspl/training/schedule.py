@@ -1,33 +1,10 @@
-"""How long a training lasts, and its learning rate at each iteration (methods.md 2.1)."""
+"""The optimiser, and its learning rate at each iteration (methods.md 2.1)."""
 
-from collections.abc import Collection
+import math
 
 from torch import nn, optim
 
-from zspl.records import Split
 from zspl.settings import Train
-
-
-def iterations(recipe: Train, split: Split, *, needs: Collection[str]) -> int:
-    """Return the number of optimiser steps of a training.
-
-    An epoch is a pass over the list the method draws from: the unlabeled images if it reads
-    them, else the labeled ones; the last incomplete batch is dropped. Unlike the official code
-    on four GPUs, no image is repeated to share the list evenly, so an epoch may be one
-    iteration shorter.
-
-    Args:
-        recipe: The training section; either `iterations` or `epochs` is set.
-        split: Its lists' lengths count.
-        needs: What the method reads.
-    """
-    if recipe.iterations is not None:
-        return recipe.iterations
-    if "unlabeled" in needs:
-        per_epoch = len(split.unlabeled) // recipe.batch_unlabeled
-    else:
-        per_epoch = len(split.labeled) // recipe.batch_labeled
-    return max(1, per_epoch) * (recipe.epochs or 1)
 
 
 def poly_factor(iteration: int, *, total: int, power: float) -> float:
@@ -40,7 +17,7 @@ def poly_factor(iteration: int, *, total: int, power: float) -> float:
         >>> [poly_factor(t, total=4, power=1.0) for t in range(4)]
         [1.0, 1.0, 0.75, 0.5]
     """
-    return (1 - max(iteration - 1, 0) / total) ** power
+    return math.pow(1 - max(iteration - 1, 0) / total, power)
 
 
 def build_optimiser(model: nn.Module, recipe: Train) -> optim.SGD:

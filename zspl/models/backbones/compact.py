@@ -38,9 +38,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = (
             nn.Identity()
             if (channels, stride) == (out, 1)
-            else nn.Sequential(
-                nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
-            )
+            else nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
         )
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h2 w2"]:

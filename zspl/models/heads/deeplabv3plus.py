@@ -45,9 +45,7 @@ class ImagePooling(nn.Module):
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        self.gap = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), *conv_bn_relu(channels, out, kernel=1)
-        )
+        self.gap = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(channels, out, kernel=1))
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
         """Return the pooled feature at every position.
@@ -80,9 +78,7 @@ class ASPP(nn.Module):
                 ImagePooling(channels, width),
             ]
         )
-        self.project = nn.Sequential(
-            *conv_bn_relu(len(self.branches) * width, width, kernel=1)
-        )
+        self.project = nn.Sequential(*conv_bn_relu(len(self.branches) * width, width, kernel=1))
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
         """Return the projected pyramid."""
@@ -99,8 +95,7 @@ class DeepLabV3PlusHead(nn.Module):
         self.aspp = ASPP(channels[-1], settings)
         self.reduce = nn.Sequential(*conv_bn_relu(channels[0], low_width, kernel=1))
         self.fuse = nn.Sequential(
-            *conv_bn_relu(low_width + width, width, kernel=3),
-            *conv_bn_relu(width, width, kernel=3),
+            *conv_bn_relu(low_width + width, width, kernel=3), *conv_bn_relu(width, width, kernel=3)
         )
         self.classifier = nn.Conv2d(width, num_classes, 1)
 

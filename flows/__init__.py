@@ -1,0 +1,1 @@
+"""Prefect flows: DVC's graph run as tasks. They compute nothing and cache nothing themselves."""

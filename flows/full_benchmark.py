@@ -1,0 +1,183 @@
+"""The whole benchmark as a Prefect flow: one task per stage instance of DVC's graph.
+
+Nothing here computes. Prefect's cache stays off: DVC decides what is current, and an instance
+that is current is shown as Cached.
+"""
+
+import os
+import queue
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import allow_failure, flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
+from prefect.states import Completed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from flows.child import Children, StageFailedError
+from tasks import dag
+from tasks.dag import Node
+
+PARALLEL = int(os.environ.get("ZSPL_PARALLEL", "2"))
+"""Stage instances at a time; it changes the wall clock only."""
+
+RETRIED = frozenset({"propose", "embed"})
+"""Finished images are kept, so a retry resumes. A diverged training would diverge again."""
+
+Futures = Mapping[str, PrefectFuture[Any]]
+
+
+class BenchmarkFailedError(RuntimeError):
+    """Some stage instances failed; the message names them."""
+
+
+def _may_help(_task: Any, _run: Any, state: State[Any]) -> bool:  # noqa: ANN401 - Prefect's own
+    """Retry unless the stage said in one line what the user has to mend."""
+    return "zspl: " not in (state.message or "")
+
+
+def _runner() -> TaskRunner[Any]:
+    return ThreadPoolTaskRunner(max_workers=PARALLEL)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{name}")
+def reproduce(name: str, folder: Path, children: Children, up_to_date: bool) -> State[Any]:
+    """Bring one stage instance up to date, or say that it was."""
+    if up_to_date:
+        return Completed(name="Cached", message="up to date")
+    outcome = children.reproduce(name, folder, get_run_logger().info)
+    return Completed(name=None if outcome.ran else "Cached", message=outcome.message)
+
+
+@flow(
+    name="full-benchmark",
+    flow_run_name="{folder}",
+    task_runner=_runner(),
+)
+def full_benchmark(folder: str = ".") -> None:
+    """Run what is not up to date in the benchmark of `folder`, as much at a time as allowed.
+
+    A failed instance stops what reads its outputs and nothing else.
+
+    Args:
+        folder: The folder of a params.yaml and a dvc.yaml, such as benchmarks/animals.
+
+    Raises:
+        BenchmarkFailedError: at the end, if instances failed.
+        SettingsError: if DVC cannot read the graph.
+    """
+    place = Path(folder).resolve()
+    nodes = dag.plan(place)
+    current = sum(node.up_to_date for node in nodes)
+    get_run_logger().info("%d stage instances, %d of them up to date", len(nodes), current)
+    children = Children(PARALLEL)
+    try:
+        states = _run_all(nodes, place, children)
+    finally:
+        children.stop()
+    _publish(nodes, states, benchmark=place.name)
+    _raise_if_any_failed(states)
+
+
+def _run_all(nodes: Sequence[Node], folder: Path, children: Children) -> dict[str, State[Any]]:
+    """Submit each instance once its upstream has ended, so that no thread only waits."""
+    futures: dict[str, PrefectFuture[Any]] = {}
+    ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+    states: dict[str, State[Any]] = {}
+    waiting = {node.name: node for node in nodes}
+    while len(states) < len(nodes):
+        for node in [n for n in waiting.values() if states.keys() >= set(n.upstream)]:
+            del waiting[node.name]
+            futures[node.name] = future = _submit(node, folder, children, futures)
+            future.add_done_callback(partial(_tell, ended, node.name))
+        name = ended.get()
+        states[name] = _final_state(futures[name])
+        if not states[name].is_completed():
+            _drop_old_results(name, nodes)
+    return states
+
+
+def _final_state(future: PrefectFuture[Any]) -> State[Any]:
+    # Before wait() a future that has ended still reports what the server last heard.
+    future.wait()
+    return future.state
+
+
+def _tell(ended: "queue.SimpleQueue[str]", name: str, _: PrefectFuture[Any]) -> None:
+    ended.put(name)
+
+
+def _submit(node: Node, folder: Path, children: Children, futures: Futures) -> PrefectFuture[Any]:
+    upstream: list[Any] = [futures[name] for name in node.upstream]
+    if node.partial_ok:
+        upstream = [allow_failure(future) for future in upstream]
+    retries = 2 if node.stage in RETRIED else 0
+    configured = reproduce.with_options(
+        tags=[node.stage, *([node.resource] if node.resource else [])],
+        retries=retries,
+        retry_delay_seconds=10,
+        retry_condition_fn=_may_help,
+    )
+    future: PrefectFuture[Any] = configured.submit(
+        name=node.name,
+        folder=folder,
+        children=children,
+        up_to_date=node.up_to_date,
+        return_state=False,
+        wait_for=upstream,
+    )
+    return future
+
+
+def _drop_old_results(failed: str, nodes: Sequence[Node]) -> None:
+    """Remove the outputs of an instance that did not run, as DVC does before it runs one.
+
+    An earlier run may have left a score that the table would show as if it were of this run.
+    """
+    for node in nodes:
+        if node.name == failed and not node.partial_ok:
+            for path in node.outputs:
+                dag.remove(path)
+
+
+def _publish(nodes: Sequence[Node], states: Mapping[str, State[Any]], *, benchmark: str) -> None:
+    """Show the tables on the flow run's page, with what is missing from them."""
+    tables = [
+        path.read_text(encoding="utf-8")
+        for node in nodes
+        if node.partial_ok
+        for folder in node.outputs
+        for path in sorted(folder.glob("*.md"))
+    ]
+    missing = [f"- `{name}`: {state.name}" for name, state in states.items() if not _ok(state)]
+    if missing:
+        tables.append("**Without these:**\n\n" + "\n".join(missing))
+    if tables:
+        key = f"tables-{benchmark.lower().replace('_', '-')}"
+        create_markdown_artifact("\n\n".join(tables), key=key)
+
+
+def _raise_if_any_failed(states: Mapping[str, State[Any]]) -> None:
+    failed = [name for name, state in states.items() if state.is_failed() or state.is_crashed()]
+    held = [name for name, state in states.items() if not _ok(state) and name not in failed]
+    if failed or held:
+        because = f"; not run because of them: {', '.join(held)}" if held else ""
+        raise BenchmarkFailedError(
+            f"{len(failed)} of {len(states)} stage instances failed: {', '.join(failed)}{because}"
+        )
+
+
+def _ok(state: State[Any]) -> bool:
+    return state.is_completed()
+
+
+__all__ = ["BenchmarkFailedError", "StageFailedError", "full_benchmark"]
+
+
+if __name__ == "__main__":
+    full_benchmark()

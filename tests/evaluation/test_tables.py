@@ -1,0 +1,167 @@
+import json
+import math
+import statistics
+
+import pandas as pd
+import pytest
+
+from zspl.errors import SettingsError
+from zspl.evaluation.page import page
+from zspl.evaluation.results import Results, read_published
+from zspl.evaluation.tables import (
+    backbones_table,
+    markdown,
+    methods_table,
+    over_seeds,
+    terminal,
+    write_table,
+    zero_shot_table,
+)
+
+NAN = float("nan")
+
+
+def results(models=("small",)):
+    cells = [
+        {"row": row, "model": model, "split": split, "seed": seed, "best": best, "last": best - 1}
+        for row, base in (("supervised", 60.0), ("enhanced-sam_gem", 70.0))
+        for model in models
+        for split, best in (("labeled_92", base), ("labeled_183", NAN))
+        for seed in (0, 1)
+    ]
+    cells[1]["best"] = 64.0
+    variants = [
+        {"variant": "clip", "val mIoU": 12.5, "labeled mIoU": 13.0, "precision": 20.0}
+        | {"recall": 30.0, "coverage": 100.0, "foreground": 40.0, "ECE": 5.0, "threshold": 0.5},
+        {"variant": "gone"}
+        | dict.fromkeys(
+            ("val mIoU", "labeled mIoU", "precision", "recall", "coverage", "foreground"), NAN
+        )
+        | {"ECE": NAN, "threshold": NAN},
+    ]
+    return Results(
+        cells=pd.DataFrame(cells),
+        variants=pd.DataFrame(variants),
+        labeled_images={"labeled_92": 92, "labeled_183": 183},
+        missing=("supervised/small/labeled_183/seed-0",),
+    )
+
+
+def test_mean_and_std_over_seeds_are_the_sample_statistics():
+    values = [70.0, 72.5, 71.0]
+    spread = over_seeds(values)
+    assert spread.mean == pytest.approx(statistics.mean(values))
+    assert spread.std == pytest.approx(statistics.stdev(values))
+    assert str(spread) == "71.17 ± 1.26 (n=3)"
+
+
+def test_one_seed_has_no_deviation_and_none_is_a_dash():
+    assert str(over_seeds([70.0])) == "70.00 (n=1)"
+    assert str(over_seeds([NAN, NAN])) == "—"
+
+
+def test_methods_table_has_a_row_per_method_and_a_column_per_split():
+    table = methods_table(results(), read_published(None), checkpoint="best")
+    assert table.display.to_dict("records") == [
+        {
+            "method": "supervised",
+            "model": "small",
+            "labeled_92 (92 images)": "62.00 ± 2.83 (n=2)",
+            "labeled_183 (183 images)": "—",
+        },
+        {
+            "method": "enhanced-sam_gem",
+            "model": "small",
+            "labeled_92 (92 images)": "70.00 ± 0.00 (n=2)",
+            "labeled_183 (183 images)": "—",
+        },
+    ]
+    assert table.numbers.loc[0, "labeled_92 mean"] == 62.0
+    assert math.isnan(table.numbers.loc[0, "labeled_183 mean"])
+
+
+def test_the_last_checkpoint_can_be_the_main_number():
+    table = methods_table(results(), read_published(None), checkpoint="last")
+    assert table.display.iloc[1, 2] == "69.00 ± 0.00 (n=2)"
+
+
+def test_published_numbers_never_share_a_column_with_ours():
+    table = methods_table(results(), read_published("pascal_voc"), checkpoint="best")
+    ours = [c for c in table.display.columns if c.endswith("images)")]
+    theirs = [c for c in table.display.columns if c.startswith("published labeled")]
+    assert len(ours) == len(theirs) == 2
+    for _, row in table.display.iterrows():
+        shown = [(row[c] != "—") for c in theirs]
+        assert not (any(shown) and any(row[c] != "—" for c in ours))
+    paper = table.display[table.display["published by"] == "Zero-shot paper, VOC table"]
+    enhanced = paper[paper["method"] == "Zero-shot paper (enhanced)"].iloc[0]
+    assert enhanced["published labeled_92"] == "65.30"
+    assert table.display.columns[-1] == "published by"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "split", "miou"),
+    [
+        ("pascal_voc", "UniMatch", "labeled_92", 75.2),
+        ("pascal_voc", "LogicDiag", "labeled_732", 79.4),
+        ("pascal_voc", "AllSpark", "labeled_1464", 82.12),
+        ("pascal_voc", "BeyondPixels", "labeled_183", 78.6),
+        ("pascal_voc", "CPS", "labeled_92", 64.07),
+        ("pascal_voc", "ST++", "labeled_366", 74.6),
+        ("pascal_voc", "SupOnly", "labeled_92", 45.1),
+        ("coco", "UniMatch", "labeled_232", 31.86),
+        ("coco", "Zero-shot paper (enhanced)", "labeled_1849", 51.20),
+    ],
+)
+def test_published_numbers_are_those_of_the_papers(dataset, method, split, miou):
+    table = read_published(dataset)
+    chosen = table[(table["method"] == method) & (table["split"] == split)]
+    assert miou in chosen["miou"].tolist()
+
+
+def test_an_unknown_published_data_set_is_a_settings_error():
+    with pytest.raises(SettingsError, match=r"no published number for 'pascal'\. Did you mean"):
+        read_published("pascal")
+
+
+def test_backbones_table_sets_models_side_by_side_per_split():
+    table = backbones_table(results(models=("small", "large")), checkpoint="best")
+    assert table.display["model"].tolist() == ["small", "large", "small", "large"]
+    assert list(table.display.columns[2:]) == ["supervised", "enhanced-sam_gem"]
+
+
+def test_zero_shot_table_shows_a_dash_for_a_variant_without_scores():
+    table = zero_shot_table(results(), calibration_split="labeled_92")
+    assert table.display.iloc[0]["val mIoU"] == "12.50"
+    assert table.display.iloc[0]["threshold"] == "0.5000"
+    assert set(table.display.iloc[1][1:]) == {"—"}
+
+
+def test_a_table_is_written_three_times_with_its_notes(tmp_path):
+    table = methods_table(results(), read_published(None), checkpoint="best")
+    paths = write_table(table, tmp_path)
+    assert [p.name for p in paths] == ["methods.csv", "methods.md", "methods.html"]
+    assert "62.00 ± 2.83 (n=2)" in (tmp_path / "methods.md").read_text()
+    assert "mean ± std" in (tmp_path / "methods.html").read_text()
+    back = pd.read_csv(tmp_path / "methods.csv")
+    assert back.loc[1, "labeled_92 mean"] == 70.0
+
+
+def test_text_and_markdown_show_the_same_cells():
+    table = methods_table(results(), read_published(None), checkpoint="best")
+    for text in (terminal(table), markdown(table)):
+        assert "62.00 ± 2.83 (n=2)" in text
+        assert "enhanced-sam_gem" in text
+
+
+def test_the_page_needs_no_other_file_and_escapes_what_it_shows(tmp_path):
+    picture = tmp_path / "x.png"
+    picture.write_bytes(b"\x89PNG")
+    table = methods_table(results(), read_published(None), checkpoint="best")
+    text = page("a<b", [table], figures=[("<caption>", picture)], missing=["gone & lost"])
+    assert "<title>a&lt;b</title>" in text
+    assert "&lt;caption&gt;" in text
+    assert "gone &amp; lost" in text
+    assert "src='data:image/png;base64," in text
+    assert "http" not in text
+    assert json.dumps(text)

@@ -1,0 +1,219 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from zspl import models, plugins
+from zspl.methods import enhanced, needs, supervised, unimatch
+from zspl.methods._streams import Streams, forward_streams
+from zspl.models.network import SegmentationNetwork
+from zspl.records import LabeledBatch, UnlabeledBatch
+
+FIXTURES = Path(os.environ.get("ZSPL_SHARED", "../shared")) / "fixtures"
+
+
+def image(logits):
+    """Return images of the size of the logits; only their shape matters here."""
+    return torch.zeros(len(logits), 3, *logits.shape[2:])
+
+
+@pytest.fixture(params=["step_losses", "step_losses_ignore"])
+def step(request):
+    path = FIXTURES / f"{request.param}.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not here; set ZSPL_SHARED")
+    with np.load(path) as arrays:
+        return {key: torch.from_numpy(np.asarray(arrays[key])) for key in arrays.files}
+
+
+
+def square(tensor, side=12):
+    """Rearrange a fixture's pixels into squares: crops are square, and the losses do not mind."""
+    if tensor.dim() == 3:
+        return tensor.reshape(-1, side, side)
+    pixels = tensor.movedim(1, -1).reshape(-1, side, side, tensor.shape[1])
+    return pixels.movedim(-1, 1)
+
+
+def published_step(step):
+    streams = Streams(
+        labeled=square(step["logits_labeled"]),
+        weak=square(step["logits_weak"]),
+        feature=square(step["logits_feature_perturbed"]),
+        strong1=square(step["logits_strong1"]),
+        strong2=square(step["logits_strong2"]),
+        partner=square(step["logits_weak_mix"]),
+    )
+    picture = image(streams.weak)
+    labeled = LabeledBatch(image=image(streams.labeled), label=square(step["label"]))
+
+    def unlabeled(zero_shot, padding):
+        return UnlabeledBatch(
+            weak=picture,
+            strong1=picture,
+            strong2=picture,
+            padding=square(step[padding]),
+            box1=square(step["cutmix1"]),
+            box2=square(step["cutmix2"]),
+            zero_shot=square(step[zero_shot]),
+        )
+
+    main, partner = unlabeled("zero_shot", "padding"), unlabeled("zero_shot_mix", "padding_mix")
+    return streams, labeled, main, partner
+
+
+@pytest.mark.parametrize(("name", "threshold"), [("unimatch", 0.95), ("unimatch_tau0", 0.0)])
+def test_unimatch_equals_the_published_step(step, name, threshold):
+    loss = unimatch.UniMatchLoss(threshold)(*published_step(step))
+    for part in ("strong1", "strong2", "feature"):
+        assert loss.parts[part].item() == pytest.approx(
+            step[f"expect.{name}.{part}"].item(), rel=1e-5
+        )
+    assert loss.total.item() == pytest.approx(step[f"expect.{name}.total"].item(), rel=1e-5)
+
+
+def test_enhanced_equals_the_published_step(step):
+    loss = enhanced.EnhancedLoss(enhanced.Settings())(*published_step(step))
+    for part in ("strong1", "strong2", "feature"):
+        assert loss.parts[part].item() == pytest.approx(
+            step[f"expect.enhanced.{part}"].item(), rel=1e-5
+        )
+    assert loss.total.item() == pytest.approx(step["expect.enhanced.total"].item(), rel=1e-5)
+
+
+def test_enhanced_reports_the_share_of_pixels_that_take_the_zero_shot_label(step):
+    streams, labeled, main, partner = published_step(step)
+    loss = enhanced.EnhancedLoss(enhanced.Settings())(streams, labeled, main, partner)
+    confidence = streams.weak.softmax(1).amax(1)
+    expected = (confidence[~main.padding] < 0.7).float().mean()
+    assert loss.parts["zero_shot_share"].item() == pytest.approx(expected.item())
+
+
+def test_smoothing_over_all_classes_differs_only_in_the_rate(step):
+    inputs = published_step(step)
+    classes = inputs[0].weak.shape[1]
+    over_all = enhanced.Settings(smoothing=0.1, smoothing_target="all")
+    others = enhanced.Settings(smoothing=0.1 * (classes - 1) / classes)
+    one, other = (enhanced.EnhancedLoss(s)(*inputs).total for s in (over_all, others))
+    torch.testing.assert_close(one, other)
+
+
+def batches(batch=2, size=32, classes=4, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+
+    def images():
+        return torch.randn(batch, 3, size, size, generator=draw)
+
+    def unlabeled():
+        return UnlabeledBatch(
+            weak=images(),
+            strong1=images(),
+            strong2=images(),
+            padding=torch.zeros(batch, size, size, dtype=torch.bool),
+            box1=torch.rand(batch, size, size, generator=draw) > 0.6,
+            box2=torch.rand(batch, size, size, generator=draw) > 0.6,
+            zero_shot=torch.randint(0, classes, (batch, size, size), generator=draw),
+        )
+
+    label = torch.randint(0, classes, (batch, size, size), generator=draw)
+    return LabeledBatch(image=images(), label=label), unlabeled(), unlabeled()
+
+
+def small_model(classes=4):
+    torch.manual_seed(0)
+    return models.build(
+        backbone={"name": "compact", "widths": (4, 6, 8, 8)},
+        head={"name": "deeplabv3plus", "width": 8, "low_width": 4, "dilations": (2,)},
+        num_classes=classes,
+    )
+
+
+@pytest.mark.parametrize("name", plugins.names("zspl.methods"))
+def test_every_method_gives_a_loss_that_reaches_every_parameter(name):
+    module = plugins.load("zspl.methods", name)
+    labeled, main, partner = batches()
+    if "unlabeled" not in needs(name):
+        main = partner = None
+    model = small_model()
+    loss = module.build(module.Settings())(model, labeled, main, partner)
+    loss.total.backward()
+    assert model.training
+    assert "labeled" in loss.parts
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_needs_names_what_each_method_reads():
+    assert needs("supervised") == {"labeled"}
+    assert needs("unimatch") == {"labeled", "unlabeled"}
+    assert needs("enhanced") == {"labeled", "unlabeled", "labels"}
+
+
+def test_supervised_ignores_unlabeled_images():
+    labeled, main, partner = batches()
+    method = supervised.build(supervised.Settings())
+    with_them = method(small_model(), labeled, main, partner).total
+    torch.testing.assert_close(method(small_model(), labeled, None, None).total, with_them)
+
+
+def test_a_semi_supervised_method_refuses_a_step_without_unlabeled_images():
+    labeled, _, _ = batches()
+    with pytest.raises(ValueError, match="needs an unlabeled batch"):
+        unimatch.build(unimatch.Settings())(small_model(), labeled, None, None)
+
+
+class Recorder(nn.Module):
+    """A backbone that returns its input and remembers in which mode it saw what."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append((self.training, torch.is_grad_enabled(), images.clone()))
+        return [images]
+
+
+class Passing(nn.Module):
+    """A decoder that returns the first feature map."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def forward(self, features, size):
+        self.batches.append(features[0])
+        return features[0]
+
+
+def test_streams_run_in_the_official_order_and_modes():
+    labeled, main, partner = batches()
+    model = SegmentationNetwork(Recorder(), Passing())
+    streams = forward_streams(model, labeled, main, partner, feature_dropout=0.5)
+    modes = [(training, grad) for training, grad, _ in model.backbone.seen]
+    assert modes == [(False, False), (True, True), (True, True)]
+    first, second, third = (images for _, _, images in model.backbone.seen)
+    assert torch.equal(first, partner.weak)
+    assert torch.equal(second, torch.cat([labeled.image, main.weak]))
+    mixed = torch.where(main.box2[:, None], partner.strong2, main.strong2)
+    assert torch.equal(third[2:], mixed)
+    assert torch.equal(streams.weak, main.weak)
+    assert torch.equal(streams.labeled, labeled.image)
+
+
+def test_feature_perturbation_drops_whole_channels_and_doubles_the_others():
+    labeled, main, partner = batches(batch=16)
+    model = SegmentationNetwork(Recorder(), Passing())
+    torch.manual_seed(1)
+    streams = forward_streams(model, labeled, main, partner, feature_dropout=0.5)
+    dropped = 0
+    for clean, perturbed in zip(
+        main.weak.flatten(0, 1), streams.feature.flatten(0, 1), strict=True
+    ):
+        if perturbed.abs().max() == 0:
+            dropped += 1
+        else:
+            torch.testing.assert_close(perturbed, 2 * clean)
+    assert 12 <= dropped <= 36

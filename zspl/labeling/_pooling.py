@@ -1,0 +1,50 @@
+"""Averaging dense features inside segments, without ever upsampling the features."""
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@lru_cache(maxsize=256)
+def upsampling_matrix(cells: int, pixels: int) -> Float[Tensor, "pixels cells"]:
+    """Return the matrix of bilinear interpolation along one axis, without aligned corners."""
+    unit = torch.eye(cells, dtype=torch.float64)[None]
+    return F.interpolate(unit, pixels, mode="linear", align_corners=False)[0].T.float()
+
+
+def upsample(maps: Float[Tensor, "K h w"], size: tuple[int, int]) -> Float[Tensor, "K H W"]:
+    """Interpolate maps bilinearly to `size` (height, width)."""
+    rows = upsampling_matrix(maps.shape[1], size[0])
+    columns = upsampling_matrix(maps.shape[2], size[1])
+    return rows @ maps @ columns.T
+
+
+def grid_weights(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:
+    """Move each mask to the feature grid by the adjoint of bilinear upsampling.
+
+    Since upsampling U is linear, the sum over pixels of (U f) S equals the sum over grid cells of
+    f (U^T S); U is separable, so U^T S = U_h^T S U_w. The weights of a mask sum to its area.
+    """
+    rows = upsampling_matrix(grid[0], masks.shape[1])
+    columns = upsampling_matrix(grid[1], masks.shape[2])
+    return rows.T @ (masks.float() @ columns)
+
+
+def pool(
+    features: Float[Tensor, "D h w"], masks: Bool[Tensor, "N H W"], *, normalise: bool = False
+) -> Float[Tensor, "N D"]:
+    """Average the upsampled features inside each mask (the paper's eq. 1), exactly.
+
+    Args:
+        features: One embedding per grid cell.
+        masks: Segments at the image's size; an empty one gets the zero vector.
+        normalise: Make each cell's embedding a unit vector first.
+    """
+    if normalise:
+        features = F.normalize(features, dim=0)
+    weights = grid_weights(masks, (features.shape[1], features.shape[2]))
+    area = masks.sum(dim=(1, 2)).clamp(min=1)
+    return weights.flatten(1) @ features.flatten(1).T / area[:, None]

@@ -1,0 +1,202 @@
+"""train: one cell of the matrix, from a split and a seed to a trained network.
+
+Reads the records, the classes, one split and, for a method that reads them, one variant of the
+pseudo labels. Writes best.safetensors, last.safetensors, metrics.jsonl and summary.json.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zspl.data.loading import TrainingData
+from zspl.errors import DataError, SettingsError
+from zspl.inference import build_model
+from zspl.io import atomic, devices
+from zspl.io.classes import ClassTable
+from zspl.io.layout import Cell, Layout
+from zspl.io.records import read_records
+from zspl.io.splits import read_split
+from zspl.io.workdir import fingerprint, open_workdir
+from zspl.methods import needs as needs_of
+from zspl.observer import Observer
+from zspl.records import ImageRecord, Split
+from zspl.seeding import derive, seed_everything
+from zspl.settings import Settings, build_plugin
+from zspl.training import checkpoints
+from zspl.training.checkpoints import Progress
+from zspl.training.loop import Batches, Training, train
+from zspl.training.selection import choose
+
+
+def run(  # noqa: PLR0913 - a cell is named by all of these
+    settings: Settings,
+    observer: Observer,
+    *,
+    method: str,
+    model: str,
+    split: str,
+    seed: int,
+    labels: str | None = None,
+) -> Mapping[str, float]:
+    """Train one cell, or continue a killed training, and return its headline numbers.
+
+    Args:
+        settings: All settings.
+        observer: Gets the cell's facts, its losses and its scores.
+        method: A key of `train.methods`.
+        model: A key of `train.models`.
+        split: One of `prepare.splits`.
+        seed: Of the initial weights, the order of the images and all augmentation.
+        labels: A key of `label.variants`, for a method that reads pseudo labels.
+
+    Raises:
+        SettingsError: if the instance names something that params.yaml does not hold.
+        DataError: if an input is missing or the split does not fit the method.
+        ZsplError: if the loss is not finite.
+    """
+    cell = Cell(method=method, labels=labels, model=model, split=split, seed=seed)
+    _check_instance(settings, cell)
+    layout = Layout(settings.paths.out)
+    work = open_workdir(
+        layout.work("train", *cell.path.parts), made_under=_fingerprint(settings, layout, cell)
+    )
+    training, table = _prepare(settings, layout, cell, folder=work)
+    seed_everything(derive(seed, "initial weights"))
+    network = build_model(settings.train.models[model], num_classes=table.num_classes)
+    network.to(devices.chosen())
+    observer.params(_facts(settings, cell))
+    progress = train(training, network, observer)
+    summary = _summary(training, progress)
+    finished = work / "finished"
+    shutil.rmtree(finished, ignore_errors=True)
+    finished.mkdir()
+    if progress.best is not None:
+        checkpoints.save_weights(finished / "best.safetensors", progress.best.model)
+    checkpoints.save_weights(finished / "last.safetensors", checkpoints.snapshot(network))
+    shutil.copyfile(work / "metrics.jsonl", finished / "metrics.jsonl")
+    atomic.write_json(finished / "summary.json", summary)
+    atomic.publish(finished, layout.cell(cell))
+    shutil.rmtree(work)
+    observer.artifact(layout.cell(cell) / "summary.json")
+    return {key: float(v) for key, v in summary.items() if isinstance(v, int | float)}
+
+
+def _check_instance(settings: Settings, cell: Cell) -> None:
+    known = (
+        ("method", cell.method, settings.train.methods, "train.methods"),
+        ("model", cell.model, settings.train.models, "train.models"),
+        ("split", cell.split, settings.prepare.splits, "prepare.splits"),
+    )
+    for what, name, among, where in known:
+        if name not in among:
+            raise SettingsError(
+                f"train: {what}={name} is not in {where}; it holds {', '.join(among)}"
+            )
+    reads_labels = "labels" in needs_of(cell.method)
+    if reads_labels != (cell.labels is not None):
+        wanted = "one of " + ", ".join(settings.label.variants) if reads_labels else "no labels"
+        raise SettingsError(f"train: method {cell.method} reads {wanted}, got labels={cell.labels}")
+    if cell.labels is not None and cell.labels not in settings.label.variants:
+        raise SettingsError(
+            f"train: labels={cell.labels} is not in label.variants; it holds "
+            f"{', '.join(settings.label.variants)}"
+        )
+
+
+def _fingerprint(settings: Settings, layout: Layout, cell: Cell) -> str:
+    """Stamp unfinished work with all that decides its numbers."""
+    recipe: dict[str, Any] = settings.train.model_dump(exclude={"methods", "models"})
+    recipe["method"] = settings.train.methods[cell.method]
+    recipe["model"] = settings.train.models[cell.model].model_dump()
+    recipe["cell"] = str(cell.path)
+    inputs = [layout.records, layout.classes, *sorted(layout.split(cell.split).glob("*.txt"))]
+    if cell.labels is not None:
+        inputs += [p for p in sorted(layout.labels(cell.labels).rglob("*")) if p.is_file()]
+    for path in inputs[:2]:
+        if not path.exists():
+            raise DataError(f"{path}: no such file; run the stage prepare first")
+    return fingerprint(recipe, inputs)
+
+
+def _prepare(
+    settings: Settings, layout: Layout, cell: Cell, *, folder: Path
+) -> tuple[Training, ClassTable]:
+    """Read and check every input before a model is built."""
+    recipe, needs = settings.train, needs_of(cell.method)
+    records, table = read_records(layout.records), ClassTable.read(layout.classes)
+    split = read_split(layout.split(cell.split))
+    _check_split(split, records, needs=needs)
+    data = TrainingData(
+        records,
+        split,
+        table,
+        recipe,
+        seed=cell.seed,
+        pseudo_labels=None if cell.labels is None else layout.labels(cell.labels),
+    )
+    workers = _workers()
+
+    def batches(start: int, stop: int) -> Batches:
+        return data.batches(start, stop, workers=workers, needs=needs)
+
+    training = Training(
+        name=str(cell.path),
+        recipe=recipe,
+        iterations=recipe.iterations or data.iterations_per_epoch(needs) * (recipe.epochs or 1),
+        seed=cell.seed,
+        method=build_plugin("zspl.methods", cell.method, recipe.methods[cell.method]),
+        batches=batches,
+        selection=choose(recipe.selection, split, records=records, table=table),
+        folder=folder,
+    )
+    return training, table
+
+
+def _check_split(
+    split: Split, records: Mapping[str, ImageRecord], *, needs: frozenset[str]
+) -> None:
+    for part in ("labeled", "unlabeled"):
+        if part in needs and not getattr(split, part):
+            raise DataError(
+                f"split {split.name}: no {part} images, but the method reads them; check "
+                f"{part}.txt or choose another method"
+            )
+    for image_id in (*split.labeled, *split.holdout, *split.unlabeled, *split.val):
+        if image_id not in records:
+            raise DataError(
+                f"split {split.name}: no image {image_id!r} in the records; run prepare again"
+            )
+
+
+def _workers() -> int:
+    text = os.environ.get("ZSPL_WORKERS") or "0"
+    if not text.isdecimal():
+        raise SettingsError(f"ZSPL_WORKERS is {text!r}, expected a number of processes such as 2")
+    return int(text)
+
+
+def _facts(settings: Settings, cell: Cell) -> dict[str, str | int | float | bool]:
+    network = settings.train.models[cell.model]
+    return {
+        "stage": "train",
+        "method": cell.method,
+        "labels": cell.labels or "none",
+        "model": cell.model,
+        "backbone": network.backbone.name,
+        "head": network.head.name,
+        "split": cell.split,
+        "seed": cell.seed,
+    }
+
+
+def _summary(training: Training, progress: Progress) -> dict[str, str | int | float | None]:
+    best = progress.best
+    return {
+        "iterations": training.iterations,
+        "seconds": round(progress.seconds, 1),
+        "selection": training.selection.name,
+        "best_iteration": None if best is None else best.iteration,
+        "best_selection_miou": None if best is None else best.score,
+    }
