@@ -6,6 +6,7 @@ that is current is shown as Cached.
 
 import os
 import queue
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.child import Children, StageFailedError
+from flows.child import Children
 from tasks import dag
 from tasks.dag import Node
 
@@ -176,8 +177,5 @@ def _ok(state: State[Any]) -> bool:
     return state.is_completed()
 
 
-__all__ = ["BenchmarkFailedError", "StageFailedError", "full_benchmark"]
-
-
 if __name__ == "__main__":
-    full_benchmark()
+    full_benchmark(*sys.argv[1:])

@@ -8,6 +8,7 @@ Tracking is a witness: when it fails, the stage goes on.
 
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import subprocess
@@ -30,6 +31,10 @@ from mlflow.tracking import MlflowClient
 from zspl.io.layout import Cell, Layout
 from zspl.observer import Observer, Silent
 from zspl.settings import Settings
+
+# Its own news about creating tables would bury the stage's lines.
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 Facts = Mapping[str, str | int | float | bool]
 
@@ -62,6 +67,7 @@ class MlflowObserver:
         self._client: MlflowClient | None = client
         self._run_id = run.info.run_id
         self._known = set(run.data.params)
+        self._said: set[tuple[str, float, int | None]] = set()
         self._waiting: list[Metric] = []
         self._sent = time.monotonic()
 
@@ -77,7 +83,11 @@ class MlflowObserver:
     def metrics(self, values: Mapping[str, float], *, step: int | None = None) -> None:
         """Queue numbers; they are sent a few hundred at a time."""
         now = int(time.time() * 1000)
-        self._waiting += [Metric(_name(k), float(v), now, step or 0) for k, v in values.items()]
+        numbers = [(key, float(value), step) for key, value in values.items()]
+        # A stage's summary repeats what it may have reported before.
+        fresh = [number for number in numbers if number[2] is not None or number not in self._said]
+        self._said |= {number for number in fresh if number[2] is None}
+        self._waiting += [Metric(_name(key), value, now, at or 0) for key, value, at in fresh]
         full = len(self._waiting) >= _BATCH
         if full or time.monotonic() - self._sent > _SECONDS_BETWEEN_BATCHES:
             self._flush()

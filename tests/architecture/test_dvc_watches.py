@@ -108,7 +108,9 @@ def test_the_two_kinds_of_cells_watch_the_same_but_for_the_pseudo_labels():
     for word in ("train", "evaluate"):
         plain = set(pipeline[word]["deps"])
         labeled = {dep.replace("-${item.labels}", "") for dep in pipeline[f"{word}-labels"]["deps"]}
-        assert labeled - plain == ({"${paths.out}/labels/${item.labels}"} if word == "train" else set())
+        assert labeled - plain == (
+            {"${paths.out}/labels/${item.labels}"} if word == "train" else set()
+        )
         assert plain <= labeled
         assert pipeline[word]["params"] == pipeline[f"{word}-labels"]["params"]
 

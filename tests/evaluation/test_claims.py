@@ -80,3 +80,11 @@ def test_coverage_counts_all_pixels_even_void_ones():
     found = claims.compute()
     assert (found.coverage, found.foreground) == (0.75, 0.5)
     assert math.isnan(found.miou)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_value_that_is_no_class_is_refused(side):
+    maps = [torch.zeros(1, 2, dtype=torch.uint8), torch.zeros(1, 2, dtype=torch.uint8)]
+    maps[side][0, 0] = 3
+    with pytest.raises(ValueError, match=r"holds 3, expected class ids 0\.\.2 or 255"):
+        Claims(3).update(*maps)

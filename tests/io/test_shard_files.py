@@ -55,9 +55,7 @@ def test_equal_proposals_and_features_give_equal_bytes(tmp_path):
 def test_features_come_back_in_half_precision_with_their_texts(tmp_path):
     grid = torch.randn(6, 2, 3)
     names = text("cat", "dog")
-    write_features(
-        tmp_path / "0", {"a": DenseFeatures(grid=grid, image_size=(20, 30))}, names
-    )
+    write_features(tmp_path / "0", {"a": DenseFeatures(grid=grid, image_size=(20, 30))}, names)
     file = FeatureFile(tmp_path / "0")
     assert torch.equal(file.read("a").grid, grid.half().float())
     assert file.read("a").image_size == (20, 30)

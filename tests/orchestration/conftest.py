@@ -46,6 +46,7 @@ def run(*command: str, cwd: Path) -> str:
     """Run a command with our `python` first on PATH and return what it printed."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, **QUIET, "PATH": path}
+    environment.pop("MLFLOW_TRACKING_URI", None)
     done = subprocess.run(
         command, cwd=cwd, env=environment, text=True, capture_output=True, check=False
     )
@@ -68,6 +69,16 @@ def pytest_collection_modifyitems(items):
 def _quiet(monkeypatch):
     for key, value in QUIET.items():
         monkeypatch.setenv(key, value)
+
+
+@pytest.fixture(scope="session")
+def run_in():
+    return lambda folder, *command: run(*command, cwd=folder)
+
+
+@pytest.fixture(scope="session")
+def dvc_in():
+    return lambda folder, *arguments: dvc(*arguments, cwd=folder)
 
 
 @pytest.fixture

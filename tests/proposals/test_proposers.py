@@ -65,7 +65,9 @@ def test_masks_of_a_shrunk_image_have_its_own_size():
 
 
 def test_several_crops_are_still_sorted_by_predicted_iou():
-    settings = sam.Settings(model="tiny", crop_n_layers=1, crop_nms_thresh=1.0, box_nms_thresh=1.0, **LOOSE)
+    settings = sam.Settings(
+        model="tiny", crop_n_layers=1, crop_nms_thresh=1.0, box_nms_thresh=1.0, **LOOSE
+    )
     found = sam.SamProposer(untrained_sam(), settings).propose(photo())
     assert len(found.masks) > 1
     assert (found.predicted_iou.diff() <= 0).all()

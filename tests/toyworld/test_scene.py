@@ -105,7 +105,7 @@ def test_every_texture_paints_contrast_within_the_colour_range(name: str) -> Non
     )
     assert painted.shape == (48, 64, 3)
     assert painted.dtype == np.float32
-    assert -0.01 <= painted.min()
+    assert painted.min() >= -0.01
     assert painted.max() <= 1.5
     assert painted.std(axis=(0, 1)).max() > 0.02
 
@@ -115,7 +115,7 @@ def test_every_texture_has_a_palette() -> None:
 
 
 def test_an_unknown_texture_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="zebra.*got 'unicorn'"):
+    with pytest.raises(ValueError, match=r"zebra.*got 'unicorn'"):
         paint(
             "unicorn",
             (8, 8),

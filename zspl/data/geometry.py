@@ -40,20 +40,12 @@ class Geometry:
         return min(self.side, w - x), min(self.side, h - y)
 
     def image(self, image: Image.Image) -> UInt8[np.ndarray, "S S 3"]:
-        """Return the crop of an RGB image; the padding is black.
-
-        Only the cropped part is resized: within one grey level of a resize of the whole.
-        """
+        """Return the crop of an RGB image, bilinear; the padding is black."""
         self._check(image.size)
         (width, height), (x, y) = self.covered, self.origin
-        scale_x, scale_y = self.size[0] / self.resized[0], self.size[1] / self.resized[1]
-        box = (
-            x * scale_x,
-            y * scale_y,
-            min((x + width) * scale_x, float(self.size[0])),
-            min((y + height) * scale_y, float(self.size[1])),
-        )
-        part = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=box))
+        # Resizing the cropped part only is 2 ms faster on a photo, but off by up to 2 grey levels.
+        whole = image.resize(self.resized, Image.Resampling.BILINEAR)
+        part = np.asarray(whole.crop((x, y, x + width, y + height)))
         canvas = np.zeros((self.side, self.side, 3), np.uint8)
         canvas[:height, :width] = part
         return canvas[:, ::-1] if self.flip else canvas

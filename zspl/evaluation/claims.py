@@ -7,12 +7,14 @@ its true class and nobody's precision.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from zspl.metrics import ConfusionMatrix
 from zspl.records import IGNORE_INDEX
+
+_VALUES = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,45 +43,45 @@ class Claims:
     """Collects label maps beside their masks, one image after the other."""
 
     def __init__(self, num_classes: int) -> None:
-        self._claimed = ConfusionMatrix(num_classes)
-        self._silent = torch.zeros(num_classes, dtype=torch.int64)
-        self._pixels = self._covered = self._foreground = 0
+        self._classes = num_classes
+        self._pairs = np.zeros((_VALUES, _VALUES), dtype=np.int64)
 
     def update(self, claim: UInt8[Tensor, "H W"], truth: UInt8[Tensor, "H W"]) -> None:
-        """Add one image; 255 is silence in `claim` and void in `truth`."""
-        silent = claim == IGNORE_INDEX
-        missed = truth[silent & (truth != IGNORE_INDEX)].long()
-        self._silent += torch.bincount(missed, minlength=len(self._silent))
-        self._claimed.update(
-            claim.masked_fill(silent, 0).long(),
-            truth.masked_fill(silent, IGNORE_INDEX).long(),
-        )
-        self._pixels += claim.numel()
-        self._covered += int((~silent).sum())
-        self._foreground += int((~silent & (claim != 0)).sum())
+        """Add one image; 255 is silence in `claim` and void in `truth`.
+
+        Raises:
+            ValueError: if a value is neither a class id nor 255.
+        """
+        codes = truth.numpy().astype(np.uint16) << 8 | claim.numpy()
+        pairs = np.bincount(codes.reshape(-1), minlength=_VALUES**2).reshape(_VALUES, _VALUES)
+        for name, counts in (("truth", pairs), ("claim", pairs.T)):
+            illegal = np.flatnonzero(counts[self._classes : IGNORE_INDEX].any(axis=1))
+            if illegal.size:
+                raise ValueError(
+                    f"{name} holds {illegal[0] + self._classes}, expected class ids "
+                    f"0..{self._classes - 1} or {IGNORE_INDEX}"
+                )
+        self._pairs += pairs
 
     def compute(self) -> ClaimMetrics:
         """Return the scores over all images added so far."""
-        claimed = self._claimed.compute()
-        hits, truth, found = _totals(claimed.confusion, self._silent)
+        pairs = torch.from_numpy(self._pairs).double()
+        judged = pairs[: self._classes]
+        confusion, silent = judged[:, : self._classes], judged[:, IGNORE_INDEX]
+        hits, found = confusion.diagonal(), confusion.sum(dim=0)
+        truth = confusion.sum(dim=1)
+        claimed = hits / (truth + found - hits)
+        truth = truth + silent
         iou = hits / (truth + found - hits)
-        pixels = max(self._pixels, 1)
+        shares = pairs.sum(dim=0) / pairs.sum().clamp_min(1)
         return ClaimMetrics(
             iou=iou,
             precision=hits / found,
             recall=hits / truth,
             miou=iou.nanmean().item(),
             miou_absent_zero=iou.nan_to_num(0).mean().item(),
-            miou_claimed=claimed.miou,
+            miou_claimed=claimed.nanmean().item(),
             pixel_accuracy=(hits.sum() / truth.sum()).item(),
-            coverage=self._covered / pixels,
-            foreground=self._foreground / pixels,
+            coverage=shares[: self._classes].sum().item(),
+            foreground=shares[1 : self._classes].sum().item(),
         )
-
-
-def _totals(
-    confusion: Int64[Tensor, "C C"], silent: Int64[Tensor, " C"]
-) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"], Float[Tensor, " C"]]:
-    """Return per class: pixels found rightly, pixels of the truth, pixels claimed."""
-    exact = confusion.double()
-    return exact.diagonal(), exact.sum(dim=1) + silent, exact.sum(dim=0)

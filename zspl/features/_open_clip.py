@@ -34,8 +34,11 @@ class ClipSettings(Section):
         description="An open_clip tag, or a checkpoint file below ZSPL_WEIGHTS; tiny ignores it.",
     )
     sha256: str | None = Field(None, description="Of the checkpoint file.")
-    image_size: int = Field(
-        448, gt=0, description="Side of the square every image is resized to, in pixels."
+    image_size: int | None = Field(
+        None,
+        gt=0,
+        description="Side of the square every image is resized to, in pixels; null: GEM's 448, "
+        "or what the tiny model was made for.",
     )
     prompt: str = Field("a photo of a {}", description="The text of a class; {} is its name.")
 
@@ -49,12 +52,16 @@ class ClipSettings(Section):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedClip:
-    """An open_clip model with its tokenizer and pixel statistics (for pixels in [0, 1])."""
+    """An open_clip model with its tokenizer and pixel statistics (for pixels in [0, 1]).
+
+    `side` is the input size in pixels for settings that name none.
+    """
 
     model: "CLIP"
     tokenizer: Callable[[list[str]], Tensor]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    side: int = 448
 
 
 class ClipEncoder:
@@ -69,7 +76,8 @@ class ClipEncoder:
         self._settings = settings
         self._tokens = tokens
         self._clip = load(settings)
-        self._patch = _patch_size(self._clip.model, settings)
+        self._side = settings.image_size or self._clip.side
+        self._patch = _patch_size(self._clip.model, settings.model, self._side)
         self.device = devices.chosen()
         self._clip.model.to(self.device)
 
@@ -83,7 +91,7 @@ class ClipEncoder:
         """Embed every cell of an RGB image; the vectors are not normalised."""
         pixels = self.pixels(image).to(self.device)
         tokens = self._tokens(self._clip.model, pixels[None])[0, 1:]
-        side = self._settings.image_size // self._patch
+        side = self._side // self._patch
         grid = tokens.T.reshape(-1, side, side).cpu().contiguous()
         return DenseFeatures(grid=grid, image_size=(image.height, image.width))
 
@@ -100,8 +108,7 @@ class ClipEncoder:
 
     def pixels(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
         """Resize to the square input (bicubic, aspect ratio not kept) and normalise."""
-        side = self._settings.image_size
-        resized = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+        resized = image.convert("RGB").resize((self._side, self._side), Image.Resampling.BICUBIC)
         values = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
         mean, std = torch.tensor(self._clip.mean), torch.tensor(self._clip.std)
         return (values - mean[:, None, None]) / std[:, None, None]
@@ -117,8 +124,8 @@ def load(settings: ClipSettings) -> LoadedClip:
     if settings.model == "tiny":
         from zspl.toyworld.load import load_clip
 
-        model, tokenizer, mean, std, _ = load_clip()
-        return LoadedClip(model=model.eval(), tokenizer=tokenizer, mean=mean, std=std)
+        model, tokenizer, mean, std, side = load_clip()
+        return LoadedClip(model=model.eval(), tokenizer=tokenizer, mean=mean, std=std, side=side)
     return _load_open_clip(settings)
 
 
@@ -173,13 +180,12 @@ def _check_tag(name: str, tag: str) -> None:
         )
 
 
-def _patch_size(clip: "CLIP", settings: ClipSettings) -> int:
+def _patch_size(clip: "CLIP", name: str, side: int) -> int:
     patch = int(clip.visual.conv1.weight.shape[-1]) if hasattr(clip.visual, "conv1") else 0
     if not patch or not hasattr(clip.visual, "class_embedding"):
-        raise SettingsError(f"embed: {settings.model} is no plain ViT; use a ViT-* model")
-    if settings.image_size % patch:
+        raise SettingsError(f"embed: {name} is no plain ViT; use a ViT-* model")
+    if side % patch:
         raise SettingsError(
-            f"embed: image_size is {settings.image_size}, not a multiple of the {patch} pixels "
-            f"of {settings.model}'s patch"
+            f"embed: image_size is {side}, not a multiple of the {patch} pixels of {name}'s patch"
         )
     return patch

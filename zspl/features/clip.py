@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from zspl.features._open_clip import ClipEncoder, ClipSettings
-from zspl.features.gem import gem_tokens
+from zspl.features.gem import check_forward, gem_tokens
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -22,7 +22,9 @@ def build(settings: Settings) -> ClipEncoder:
         SettingsError: if open_clip has no such model or weights.
         WeightsError: if the weights cannot be had.
     """
-    return ClipEncoder(settings, _tokens)
+    encoder = ClipEncoder(settings, _tokens)
+    check_forward(encoder.model, settings.model)
+    return encoder
 
 
 def _tokens(clip: "CLIP", images: Tensor) -> Tensor:

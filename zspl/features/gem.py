@@ -13,12 +13,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zspl.errors import SettingsError
+from zspl.errors import SettingsError, WeightsError
 from zspl.features._open_clip import ClipEncoder, ClipSettings
 
 if TYPE_CHECKING:
     from open_clip import CLIP
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+
+
+_TOLERANCE = 1e-3
+"""Largest difference from the model's own embedding, relative to its largest entry."""
 
 
 class Settings(ClipSettings):
@@ -55,7 +59,30 @@ def build(settings: Settings) -> ClipEncoder:
             f"embed: gem depth is {settings.depth} but {settings.model} has {layers} blocks; "
             f"at most {layers + 1}"
         )
+    check_forward(encoder.model, settings.model)
     return encoder
+
+
+@torch.inference_mode()
+def check_forward(clip: "CLIP", name: str) -> None:
+    """Compare the plain stream with the model's own image embedding on one fixed image.
+
+    Raises:
+        WeightsError: if they differ: the tower has parts that this forward pass does not know.
+    """
+    visual = clip.visual
+    device = visual.proj.device
+    random = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, *visual.image_size, generator=random).to(device)
+    tokens = gem_tokens(clip, image, depth=1)[1]
+    found = tokens[:, 1:].mean(dim=1) if visual.pool_type == "avg" else tokens[:, 0]
+    expected = clip.encode_image(image)
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    if not difference < _TOLERANCE:
+        raise WeightsError(
+            f"{name}: its image tower is not the plain CLIP ViT that dense features are computed "
+            f"for (embeddings differ by {difference:.1%}); use a ViT-* model of open_clip"
+        )
 
 
 def gem_tokens(

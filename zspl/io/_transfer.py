@@ -82,7 +82,8 @@ def _attempt(url: str, part: Path, timeout: float) -> None:
         with _opener().open(request, timeout=timeout) as response:
             _receive(response, part, offset)
     except urllib.error.HTTPError as error:
-        _refused(error, url, part, offset)
+        with error:
+            _refused(error, url, part, offset)
     except (OSError, http.client.HTTPException) as e:
         reason = e.reason if isinstance(e, urllib.error.URLError) else e
         raise _InterruptedError(str(reason) or type(e).__name__) from e

@@ -8,7 +8,7 @@ threshold.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from zspl.io.classes import ClassTable
 from zspl.labeling._scoring import Scored
@@ -32,6 +32,7 @@ class LabelInputs:
     text: TextEmbeddings | None = None
 
 
+@runtime_checkable
 class Labeler(Protocol):
     """What `build` of a labeling plugin returns."""
 

@@ -92,14 +92,14 @@ def merge(
     if segments.shape[1:] != pseudo.shape:
         raise ValueError(f"segments are {segments.shape[1:]} pixels, pseudo {pseudo.shape}")
     flat = segments.flatten(1)
-    area = flat.sum(dim=1)
+    area = flat.count_nonzero(dim=1)
     free = torch.ones(len(flat), dtype=torch.bool)
     out = torch.zeros(pseudo.numel(), dtype=torch.uint8)
     for class_id in range(1, num_classes):
         own = (pseudo == class_id).flatten()
         if not bool(own.any()):
             continue
-        shared = flat[:, own].sum(dim=1)
+        shared = (flat & own).count_nonzero(dim=1)
         claimed = 2 * shared > area
         if rule == "max_iou_imp2":
             claimed |= shared.double() / own.sum().double() >= _SHARE_OF_CLASS

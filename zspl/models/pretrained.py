@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
@@ -10,6 +11,19 @@ from torch import Tensor, nn
 
 from zspl.errors import WeightsError
 from zspl.io import weights
+
+UNREADABLE = (
+    SafetensorError,
+    UnpicklingError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+"""What the readers of checkpoint files raise on arbitrary bytes."""
 
 FILE_ENDINGS = (".safetensors", ".pth", ".pt")
 
@@ -60,7 +74,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such checkpoint; run the stage that writes it") from error
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{path}: not a readable checkpoint ({reason}); fetch it again"

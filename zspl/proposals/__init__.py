@@ -1,12 +1,13 @@
 """Class-agnostic segments of an image, one plugin per method."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
 from zspl.records import SegmentProposals
 
 
+@runtime_checkable
 class Proposer(Protocol):
     """What `build` of a proposal plugin returns."""
 

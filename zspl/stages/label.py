@@ -17,7 +17,7 @@ from zspl.io.layout import Layout
 from zspl.io.segments import segment_row, write_segments
 from zspl.io.splits import read_split
 from zspl.labeling import Labeler
-from zspl.labeling.calibration import ThresholdSearch
+from zspl.labeling._calibration import ThresholdSearch
 from zspl.observer import Observer, progress
 from zspl.records import PseudoLabel, SegmentRow
 from zspl.settings import LabelVariant, Settings, plugin_settings
@@ -71,7 +71,10 @@ def run(settings: Settings, observer: Observer, *, variant: str) -> Mapping[str,
     atomic.publish(whole, layout.labels(variant))
     shutil.rmtree(job.work)
     summary = {"images": float(len(names)), "segments": float(sum(len(r) for _, r in segments))}
-    summary |= {f"calibration_{k}": threshold[k] for k in ("threshold", "miou") if threshold.get(k)}
+    if threshold["threshold"] is not None:
+        summary["threshold"] = threshold["threshold"]
+    if threshold["calibrated"]:
+        summary["calibration_miou"] = threshold["miou"]
     observer.params({"variant": variant})
     observer.metrics(summary)
     return summary

@@ -32,16 +32,16 @@ class NoiseBank:
     cells: Float[np.ndarray, "G G 4"]
 
     def smooth(
-        self, u: Float[np.ndarray, "H W"], v: Float[np.ndarray, "H W"], *, tile: int = 0
+        self, u: Float[np.ndarray, "#H #W"], v: Float[np.ndarray, "#H #W"], *, tile: int = 0
     ) -> Float[np.ndarray, "H W"]:
-        """Read smooth noise at texture coordinates; about one wave per unit, values near [-2, 2]."""
+        """Read smooth noise, about one wave per unit of the coordinates, values near [-2, 2]."""
         mask = TILE - 1
         rows = np.floor(v * SAMPLES_PER_WAVE).astype(np.int32) & mask
         cols = np.floor(u * SAMPLES_PER_WAVE).astype(np.int32) & mask
         return self.tiles[tile % len(self.tiles), rows, cols]
 
     def cell(
-        self, i: Int[np.ndarray, "H W"], j: Int[np.ndarray, "H W"]
+        self, i: Int[np.ndarray, "#H #W"], j: Int[np.ndarray, "#H #W"]
     ) -> Float[np.ndarray, "H W 4"]:
         """Read the four random numbers, in [0, 1), of integer cells (i, j)."""
         return self.cells[i & (_CELLS - 1), j & (_CELLS - 1)]

@@ -71,7 +71,7 @@ def _staggered(u: Field, v: Field) -> Field:
 
 
 def _voronoi(grid: Grid, u: Field, v: Field) -> tuple[Field, Field, Field]:
-    """Nearest and second-nearest distance to jittered grid points, and the nearest point's number."""
+    """Distance to the nearest and second-nearest jittered point, and the nearest's number."""
     i0, j0 = np.floor(v).astype(np.int32), np.floor(u).astype(np.int32)
     near = np.full_like(u, 9.0)
     second = np.full_like(u, 9.0)

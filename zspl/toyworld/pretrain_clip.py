@@ -1,4 +1,4 @@
-"""Pre-train the tiny CLIP of this world from captions alone: `python -m zspl.toyworld.pretrain_clip`.
+"""Pre-train the tiny CLIP from captions alone: `python -m zspl.toyworld.pretrain_clip`.
 
 Symmetric contrastive loss over the distinct captions of a batch. A killed run continues from its
 last checkpoint and draws the same batches, since each step seeds its own generator.
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zspl.toyworld import clip_weights, corpus
+
+_REPORT_EVERY = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +93,8 @@ def widen_init(model: nn.Module) -> None:
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -132,7 +134,7 @@ def _step(
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     with torch.no_grad():
-        model.logit_scale.clamp_(0.0, math.log(100.0))  # type: ignore[union-attr,operator]
+        model.logit_scale.clamp_(0.0, math.log(100.0))  # type: ignore[operator]
     return loss.item(), right.item()
 
 
@@ -149,13 +151,14 @@ def _save(path: Path, model: nn.Module, optimizer: torch.optim.AdamW, step: int)
     partial.replace(path)
 
 
-def train(out: Path, *, recipe: Recipe, minutes: float) -> bool:
+def train(out: Path, *, recipe: Recipe, minutes: float, stop_after: int | None = None) -> bool:
     """Train from scratch or from the last checkpoint in `out`.
 
     Args:
         out: Folder of the rendered pictures and of `checkpoint.pt`; made if missing.
         recipe: Everything that decides the result.
         minutes: Wall-clock limit; the run stops at a checkpoint and continues when called again.
+        stop_after: Step at which the run stops as if killed; the schedule does not see it.
 
     Returns:
         Whether the last step is done.
@@ -166,25 +169,27 @@ def train(out: Path, *, recipe: Recipe, minutes: float) -> bool:
     model = clip_weights.new_model()
     widen_init(model)
     optimizer = _optimizer(model, recipe)
-    path, first = out / "checkpoint.pt", 0
+    path, reached = out / "checkpoint.pt", 0
     if path.exists():
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+        reached = state["step"]
     stop_at = time.monotonic() + 60.0 * minutes
-    bar = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, mininterval=10.0)
+    last = min(recipe.steps, stop_after or recipe.steps)
+    bar = tqdm(range(reached, last), initial=reached, total=recipe.steps, mininterval=10.0)
     recent: list[tuple[float, float]] = []
     for step in bar:
+        reached = step + 1
         recent.append(_step(model, optimizer, bank, step=step, recipe=recipe))
-        if (step + 1) % 50 == 0:
-            loss, right = np.mean(recent[-50:], axis=0)
+        if reached % _REPORT_EVERY == 0:
+            loss, right = np.mean(recent[-_REPORT_EVERY:], axis=0)
             bar.set_postfix(loss=f"{loss:.3f}", right=f"{right:.3f}")
-        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-            _save(path, model, optimizer, step + 1)
+        if reached % recipe.checkpoint_every == 0 or reached == last:
+            _save(path, model, optimizer, reached)
             if time.monotonic() > stop_at:
-                return step + 1 == recipe.steps
-    return True
+                break
+    return reached == recipe.steps
 
 
 def main() -> None:
@@ -193,6 +198,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of pictures and checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--stop-after", type=int, help="stop at this step; keeps the schedule")
     parser.add_argument("--minutes", type=float, default=math.inf, help="wall-clock limit")
     parser.add_argument("--ship", action="store_true", help="write the weights into the package")
     given = parser.parse_args()

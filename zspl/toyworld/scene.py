@@ -26,6 +26,10 @@ PRETRAIN_SEEDS = range(1_000_000, 10_000_000)
 """Seeds of pre-training scenes; none is a benchmark seed."""
 
 
+_COVERED = 0.5
+"""Opacity from which a pixel counts as the object's."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SceneSpec:
     """Everything but the seed that decides a scene.
@@ -166,7 +170,7 @@ def render(seed: int, *, spec: SceneSpec) -> Scene:
         filled = paint(name, shape, rng, variation=spec.variation, noise=bank)
         window = canvas[piece.window]
         window += piece.alpha[..., None] * (filled - window)
-        instances[piece.window][piece.alpha >= 0.5] = number
+        instances[piece.window][piece.alpha >= _COVERED] = number
     cast = rng.uniform(0.9, 1.06, 3).astype(np.float32)
     grain = np.float32(rng.uniform(0.005, spec.grain))
     canvas = canvas * cast + grain * rng.standard_normal(canvas.shape, dtype=np.float32)

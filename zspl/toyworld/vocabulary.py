@@ -37,9 +37,9 @@ def check(texts: Iterable[str]) -> None:
     unknown = sorted(words - KNOWN_WORDS)
     if unknown:
         raise WeightsError(
-            f"toyworld CLIP does not know {', '.join(map(repr, unknown))}: it was trained on rendered "
-            f"textures only. Known classes: {', '.join(sorted(PRETRAIN_CLASSES))}; known other "
-            f"words: {', '.join(GRAMMAR_WORDS)}. Use other CLIP weights for other classes."
+            f"toyworld CLIP does not know {', '.join(map(repr, unknown))}: it was trained on "
+            f"rendered textures only. Known classes: {', '.join(sorted(PRETRAIN_CLASSES))}; known "
+            f"other words: {', '.join(GRAMMAR_WORDS)}. Use other CLIP weights for other classes."
         )
 
 

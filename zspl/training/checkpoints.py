@@ -10,6 +10,7 @@ from torch import Tensor, nn, optim
 
 from zspl.errors import DataError
 from zspl.io import atomic
+from zspl.models.pretrained import UNREADABLE
 
 CHECKPOINT = "checkpoint.pt"
 State = dict[str, Tensor]
@@ -83,7 +84,7 @@ def resume(folder: Path, model: nn.Module, optimiser: optim.Optimizer) -> Progre
         return Progress()
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path}: not a readable checkpoint; delete the file to train from the start"
         ) from error

@@ -109,16 +109,17 @@ def _step(
     set_learning_rate(optimiser, recipe, factor=factor)
     torch.manual_seed(derive(training.seed, "step", iteration))
     loss = training.method(model, *_to(batch, next(model.parameters()).device))
-    if not math.isfinite(float(loss.total)):
+    value = loss.total.item()
+    if not math.isfinite(value):
         raise ZsplError(
-            f"train {training.name}: the loss is {float(loss.total)} at iteration {iteration} of "
+            f"train {training.name}: the loss is {value} at iteration {iteration} of "
             f"{training.iterations}; lower train.learning_rate or train.head_multiplier (the last "
             f"checkpoint stays in {training.folder})"
         )
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(loss.total)
     optimiser.step()
-    return {"loss": loss.total, **loss.parts, "learning_rate": recipe.learning_rate * factor}
+    return {"loss": value, **loss.parts, "learning_rate": recipe.learning_rate * factor}
 
 
 def _select(

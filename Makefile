@@ -1,0 +1,73 @@
+# Every word a newcomer needs; `make help` lists them. The logic lives in dvc.yaml and in Python.
+SHELL := /bin/bash
+BOOTSTRAP ?= python3
+INSTALLER ?= uv
+PYTHON := .venv/bin/python
+STAMP := .venv/.installed
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
+
+.DEFAULT_GOAL := help
+.PHONY: help demo animals test test-all check fix bench
+
+help: ## List these targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 12
+
+demo: $(STAMP) ## Run the default benchmark and print its table.
+	dvc repro
+	@$(MAKE) --no-print-directory show FOLDER=.
+
+animals: $(STAMP) data/voc_animals ## Run the benchmark on real photos and print its table.
+	dvc repro benchmarks/animals/dvc.yaml
+	@$(MAKE) --no-print-directory show FOLDER=benchmarks/animals
+
+test: $(STAMP) ## Run the tests, orchestration included.
+	$(PYTHON) -m pytest -m "not weights and not gpu"
+
+test-all: $(STAMP) ## Run every test, with those that need weights or a GPU.
+	$(PYTHON) -m pytest -m "weights or gpu or orchestration or not orchestration"
+
+check: $(STAMP) ## Check format, lint, types and layers.
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+fix: $(STAMP) ## Mend what the formatter and the linter can mend.
+	ruff format .
+	ruff check --fix .
+
+bench: $(STAMP) ## Time what runs once per training step or per image.
+	$(PYTHON) -m pytest benches --durations=0
+
+.PHONY: show
+show:
+	@cat $(FOLDER)/artifacts/tables/table.txt
+	@printf '\nReport         %s/artifacts/tables/index.html\n' '$(FOLDER)'
+	@printf 'Every run      .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db\n'
+	@printf 'As a flow      .venv/bin/python -m flows.full_benchmark %s   (Prefect; README tells of the server)\n' '$(FOLDER)'
+
+data/voc_animals:
+	@printf '%s\n' 'zspl: data/voc_animals: no such folder; put or link the photos there (docs/benchmarks.md)' >&2; exit 2
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(BOOTSTRAP) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'zspl: needs Python 3.11 or newer; run make BOOTSTRAP=python3.11 ...' >&2; exit 2; }
+	test -x $(PYTHON) || $(BOOTSTRAP) -m venv .venv
+	@$(MAKE) --no-print-directory install-with-$(INSTALLER)
+	@touch $@
+
+.PHONY: install-with-uv install-with-pip
+install-with-uv:
+	$(PYTHON) -m pip install --quiet uv
+	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) -r requirements.lock
+	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --no-deps -e .
+
+install-with-pip:
+	$(PYTHON) -m pip install --quiet -r requirements.lock
+	$(PYTHON) -m pip install --quiet --no-deps -e .

@@ -1,0 +1,127 @@
+"""CLIP encoders: pixels in, grid and text embeddings out."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from zspl.errors import SettingsError, WeightsError
+from zspl.features import _open_clip, clip, gem
+from zspl.features._open_clip import ClipSettings, LoadedClip
+from zspl.features.gem import gem_tokens
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    torch.manual_seed(0)
+    model = open_clip.CLIP(
+        embed_dim=24,
+        vision_cfg={"image_size": 32, "layers": 3, "width": 32, "head_width": 8, "patch_size": 8},
+        text_cfg={"context_length": 77, "width": 16, "heads": 2, "layers": 1, "vocab_size": 49408},
+    ).eval()
+    tokenizer = open_clip.get_tokenizer("ViT-B-16")
+    loaded = LoadedClip(model=model, tokenizer=tokenizer, mean=MEAN, std=STD)
+    monkeypatch.setattr(_open_clip, "load", lambda _: loaded)
+    monkeypatch.setenv("ZSPL_DEVICE", "cpu")
+    return model
+
+
+def photo():
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_dense_features_are_the_patch_tokens_row_by_row(small):
+    encoder = gem.build(gem.Settings(image_size=48, depth=3))
+    dense = encoder.dense(photo())
+    assert dense.grid.shape == (24, 6, 6)
+    assert dense.image_size == (30, 50)
+    pixels = torch.from_numpy(np.array(photo().resize((48, 48), Image.Resampling.BICUBIC)))
+    images = (pixels.permute(2, 0, 1) / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(
+        STD
+    )[:, None, None]
+    with torch.inference_mode():
+        tokens = gem_tokens(small, images[None], depth=3)[0][0]
+    for row in range(6):
+        for column in range(6):
+            torch.testing.assert_close(dense.grid[:, row, column], tokens[1 + 6 * row + column])
+
+
+def test_plain_clip_gives_the_original_stream(small):
+    encoder = clip.build(clip.Settings(image_size=32))
+    with torch.inference_mode():
+        tokens = gem_tokens(small, encoder.pixels(photo())[None], depth=2)[1][0, 1:]
+    torch.testing.assert_close(encoder.dense(photo()).grid.flatten(1).T, tokens)
+
+
+def test_text_embeddings_are_unit_vectors_of_the_prompt(small):
+    encoder = clip.build(clip.Settings(image_size=32, prompt="a photo of a {}"))
+    text = encoder.text(["cat", "potted plant"])
+    ids = open_clip.get_tokenizer("ViT-B-16")(["a photo of a cat", "a photo of a potted plant"])
+    with torch.inference_mode():
+        expected = small.encode_text(ids)
+    torch.testing.assert_close(text.vectors, expected / expected.norm(dim=1, keepdim=True))
+    assert text.class_names == ("cat", "potted plant")
+
+
+def test_settings_that_do_not_fit_the_model_are_refused(small):
+    with pytest.raises(SettingsError, match="at most 4"):
+        gem.build(gem.Settings(image_size=32, depth=7))
+    with pytest.raises(SettingsError, match="multiple of the 8 pixels"):
+        clip.build(clip.Settings(image_size=30))
+    with pytest.raises(ValueError, match="exactly one"):
+        clip.Settings(prompt="a photo")
+
+
+@pytest.mark.parametrize(
+    ("model", "tag", "advice"),
+    [
+        ("ViT-B-16", "openai", "set model: ViT-B-16-quickgelu"),
+        ("ViT-B-17", "openai", "Did you mean 'ViT-B-16"),
+        ("ViT-B-16", "openia", "Did you mean 'openai'"),
+    ],
+)
+def test_a_wrong_model_tag_or_activation_is_refused_before_any_download(model, tag, advice):
+    with pytest.raises(SettingsError, match=advice):
+        _open_clip.load(ClipSettings(model=model, pretrained=tag))
+
+
+def test_a_missing_checkpoint_file_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZSPL_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"clip\.safetensors: no such checkpoint"):
+        _open_clip.load(ClipSettings(pretrained="clip.safetensors"))
+
+
+def test_an_unknown_device_is_refused(monkeypatch):
+    from zspl.io import devices
+
+    monkeypatch.setenv("ZSPL_DEVICE", "gpu0")
+    with pytest.raises(SettingsError, match="ZSPL_DEVICE is 'gpu0'"):
+        devices.chosen()
+    monkeypatch.setenv("ZSPL_DEVICE", "cuda:99")
+    with pytest.raises(SettingsError, match="cuda:99"):
+        devices.chosen()
+
+
+def test_the_tiny_model_refuses_words_it_never_saw(small, monkeypatch):
+    from zspl.toyworld import load
+    from zspl.toyworld.vocabulary import CheckedTokenizer
+
+    monkeypatch.undo()
+    monkeypatch.setenv("ZSPL_DEVICE", "cpu")
+    tokenizer = CheckedTokenizer(stock=open_clip.get_tokenizer("ViT-B-16"))
+    monkeypatch.setattr(load, "load_clip", lambda: (small, tokenizer, MEAN, STD, 40))
+    encoder = clip.build(clip.Settings(model="tiny"))
+    assert encoder.dense(photo()).grid.shape == (24, 5, 5)
+    assert encoder.text(["zebra", "brick"]).vectors.shape == (2, 24)
+    with pytest.raises(WeightsError, match="does not know 'teapot'"):
+        encoder.text(["zebra", "teapot"])
+
+
+def test_a_tower_with_unknown_parts_is_refused(small):
+    small.visual.transformer.resblocks[1].register_forward_hook(lambda *a: a[2] * 1.5)
+    with pytest.raises(WeightsError, match="not the plain CLIP ViT"):
+        clip.build(clip.Settings(image_size=32))

@@ -1,0 +1,111 @@
+"""The real graph with the real stages, on a benchmark of seconds."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks import dag
+
+pytestmark = pytest.mark.orchestration
+
+ROOT = Path(__file__).parents[2]
+CELL = "small-labeled_4-0"
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory, run_in, dvc_in):
+    """A project with its own copy of the code, reproduced once."""
+    folder = tmp_path_factory.mktemp("tiny")
+    run_in(folder, "git", "init", "--quiet", ".")
+    dvc_in(folder, "init", "--quiet")
+    shutil.copytree(
+        ROOT / "zspl", folder / "code/zspl", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(ROOT / ".dvcignore", folder)
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    shutil.copy(Path(__file__).parent / "tiny_params.yaml", folder / "params.yaml")
+    (folder / "source").mkdir()
+    (folder / "source/README").write_text("rendered")
+    (folder / ".gitignore").write_text("/artifacts/\n")
+    dvc_in(folder, "repro")
+    return folder
+
+
+@pytest.fixture
+def params(benchmark):
+    """params.yaml as values to change; the file is as before afterwards."""
+    path = benchmark / "params.yaml"
+    before = path.read_text()
+    yield yaml.safe_load(before), lambda values: path.write_text(yaml.safe_dump(values))
+    path.write_text(before)
+
+
+def stale(folder):
+    return {node.name for node in dag.plan(folder) if not node.up_to_date}
+
+
+def test_a_second_repro_runs_nothing(benchmark, dvc_in):
+    assert stale(benchmark) == set()
+    assert "Running stage" not in dvc_in(benchmark, "repro")
+
+
+def test_the_tables_show_both_methods(benchmark):
+    table = (benchmark / "artifacts/tables/table.txt").read_text()
+    assert "supervised" in table
+    assert "enhanced-merged" in table
+
+
+def test_a_labeler_setting_leaves_proposals_and_other_methods_alone(benchmark, params):
+    values, write = params
+    values["label"]["variants"]["merged"]["labeler"]["rule"] = "max_iou"
+    write(values)
+    assert stale(benchmark) == {
+        "label@merged",
+        f"train-labels@enhanced-merged-{CELL}",
+        f"evaluate-labels@enhanced-merged-{CELL}",
+        "evaluate-variants@merged",
+        "tabulate",
+    }
+
+
+def test_a_new_seed_runs_its_own_cells_only(benchmark, params):
+    values, write = params
+    values["cells"]["seeds"] = [0, 1]
+    write(values)
+    names = stale(benchmark)
+    assert {name for name in names if name.endswith("-0")} == set()
+    assert {name.partition("@")[0] for name in names} == {
+        "train",
+        "train-labels",
+        "evaluate",
+        "evaluate-labels",
+        "tabulate",
+    }
+
+
+def test_touching_a_method_nobody_uses_runs_nothing(benchmark):
+    with (benchmark / "code/zspl/methods/unimatch.py").open("a") as file:
+        file.write("# changed\n")
+    assert stale(benchmark) == set()
+
+
+def test_one_mlflow_run_per_cell_holds_its_training_and_its_scores(benchmark):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{benchmark / 'code/mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id])
+    by_method = {run.data.params["method"]: run for run in runs}
+    assert len(runs) == len(by_method) == 2
+    scores = json.loads(
+        (
+            benchmark / "artifacts/scores/cells/supervised/small/labeled_4/seed-0/metrics.json"
+        ).read_text()
+    )
+    metrics = by_method["supervised"].data.metrics
+    assert metrics["miou_last"] == pytest.approx(scores["last"]["miou"])
+    assert "loss" in metrics
+    assert by_method["enhanced"].data.params["labeled_images"] == "4"

@@ -1,0 +1,136 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zspl import stages
+from zspl.errors import DataError
+from zspl.evaluation.results import configured_cells
+from zspl.io.images import write_label
+from zspl.observer import Silent
+
+RELIABILITY = [{"pixels": 4, "confidence": 0.5, "accuracy": 0.25}]
+
+
+def write_scores(layout, settings, *, skip=()):
+    """Write scores that grow with the seed; predictions for the val images."""
+    for cell in configured_cells(settings):
+        if cell.path.as_posix() in skip:
+            continue
+        folder = layout.cell_score(cell)
+        miou = (0.5 if cell.labels is None else 0.7) + 0.02 * cell.seed
+        folder.mkdir(parents=True)
+        content = {"best": {"miou": miou}, "last": {"miou": miou - 0.1}}
+        (folder / "metrics.json").write_text(json.dumps(content))
+        for number in range(5, 10):
+            label = np.full((6, 8), cell.seed, np.uint8)
+            for checkpoint in ("best", "last"):
+                write_label(folder / "predictions" / checkpoint / f"i{number}.png", label)
+    folder = layout.label_score("ready")
+    folder.mkdir(parents=True)
+    audit = {"miou": 0.6, "mean_precision": 0.7, "mean_recall": 0.8, "coverage": 1.0}
+    audit |= {"foreground": 0.5, "ece": 0.1, "reliability": RELIABILITY}
+    (folder / "metrics.json").write_text(
+        json.dumps({"audit": audit, "val": {"miou": 0.55}, "threshold": None})
+    )
+
+
+def tabulate(settings, observer=None):
+    return stages.run("tabulate", settings, observer or Silent())
+
+
+def test_tables_figures_and_the_page_appear_together(prepared, make_settings, recorder):
+    settings = make_settings(prepared.out)
+    write_scores(prepared, settings)
+    means = tabulate(settings, recorder)
+    assert sorted(p.name for p in prepared.tables.iterdir()) == [
+        "cells.csv",
+        "cells.html",
+        "cells.md",
+        "index.html",
+        "methods.csv",
+        "methods.html",
+        "methods.md",
+        "miou_vs_labels.png",
+        "qualitative.png",
+        "reliability.png",
+        "table.txt",
+        "zero_shot.csv",
+        "zero_shot.html",
+        "zero_shot.md",
+    ]
+    assert means["miou/enhanced-ready/small/few"] == pytest.approx(0.71)
+    assert {p.name for p in recorder.files} >= {"index.html", "miou_vs_labels.png"}
+
+
+def test_the_text_table_shows_mean_std_and_the_label_quality(prepared, make_settings):
+    settings = make_settings(prepared.out)
+    write_scores(prepared, settings)
+    tabulate(settings)
+    text = (prepared.tables / "table.txt").read_text()
+    assert "71.00 ± 1.41 (n=2)" in text
+    assert "few (2 images)" in text
+    assert "55.00" in text
+    assert "No score" not in text
+
+
+def test_a_missing_cell_is_a_smaller_n_or_a_dash_and_is_named(prepared, make_settings):
+    settings = make_settings(prepared.out)
+    gone = [f"supervised/small/many/seed-{seed}" for seed in (0, 1)]
+    write_scores(prepared, settings, skip=[*gone, "supervised/small/few/seed-1"])
+    tabulate(settings)
+    text = (prepared.tables / "table.txt").read_text()
+    assert "50.00 (n=1 of 2)" in text
+    row = next(line for line in text.splitlines() if line.startswith("supervised"))
+    assert row.rstrip().endswith("—")
+    assert all(name in text for name in gone)
+    assert gone[0] in (prepared.tables / "index.html").read_text()
+
+
+def test_without_any_score_the_tables_hold_dashes(prepared, make_settings):
+    assert tabulate(make_settings(prepared.out)) == {}
+    assert "—" in (prepared.tables / "methods.md").read_text()
+    assert not (prepared.tables / "qualitative.png").exists()
+
+
+def test_the_last_checkpoint_is_shown_when_asked_for(prepared, make_settings):
+    settings = make_settings(prepared.out, tabulate__checkpoint="last")
+    write_scores(prepared, settings)
+    assert tabulate(settings)["miou/supervised/small/few"] == pytest.approx(0.41)
+
+
+def test_several_models_get_a_table_of_their_own(prepared, make_settings):
+    settings = make_settings(prepared.out, cells__models=["small", "large"])
+    write_scores(prepared, settings)
+    tabulate(settings)
+    table = (prepared.tables / "backbones.md").read_text()
+    assert "| few" in table
+    assert "large" in table
+
+
+def test_the_qualitative_figure_has_a_column_for_truth_and_each_method(prepared, make_settings):
+    settings = make_settings(prepared.out)
+    write_scores(prepared, settings)
+    tabulate(settings)
+    with Image.open(prepared.tables / "qualitative.png") as picture:
+        # Photo, truth, supervised, enhanced-ready; the variant has no val label maps here.
+        assert picture.width == 8 + 4 * 158
+
+
+def test_tabulating_twice_gives_the_same_bytes(prepared, make_settings):
+    settings = make_settings(prepared.out)
+    write_scores(prepared, settings)
+    tabulate(settings)
+    first = {p.name: p.read_bytes() for p in prepared.tables.iterdir()}
+    tabulate(settings)
+    assert {p.name: p.read_bytes() for p in prepared.tables.iterdir()} == first
+
+
+def test_a_broken_score_file_is_named(prepared, make_settings):
+    settings = make_settings(prepared.out)
+    write_scores(prepared, settings)
+    path = prepared.label_score("ready") / "metrics.json"
+    path.write_text("{")
+    with pytest.raises(DataError, match=r"metrics\.json: is no JSON .*; run its stage evaluate"):
+        tabulate(settings)

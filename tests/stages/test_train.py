@@ -1,0 +1,273 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from zspl import inference
+from zspl.errors import DataError, SettingsError, WeightsError, ZsplError
+from zspl.io.classes import ClassTable
+from zspl.io.images import read_image, write_label
+from zspl.io.layout import Cell, Layout
+from zspl.io.records import read_records, write_records
+from zspl.io.splits import write_split
+from zspl.methods import supervised
+from zspl.observer import Silent
+from zspl.records import ImageRecord, Split, StepLoss
+from zspl.settings import Settings
+from zspl.stages import train
+
+FILES = ["best.safetensors", "last.safetensors", "metrics.jsonl", "summary.json"]
+
+
+class KilledError(Exception):
+    """Stands for a kill at an arbitrary moment."""
+
+
+class KillAt(Silent):
+    """Interrupts a training when it reports an iteration."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def metrics(self, values, *, step=None):  # noqa: ARG002 - the Observer protocol
+        if step == self.iteration:
+            raise KilledError
+
+
+def settings(out, **changes):
+    tiny = {"name": "compact", "widths": (4, 4, 6, 6)}
+    head = {"name": "deeplabv3plus", "width": 6, "low_width": 4, "dilations": (2,)}
+    recipe = {
+        "crop_size": 24,
+        "scale_range": (0.8, 1.2),
+        "batch_labeled": 2,
+        "batch_unlabeled": 2,
+        "epochs": None,
+        "iterations": 6,
+        "learning_rate": 0.05,
+        "head_multiplier": 1.0,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "poly_power": 0.9,
+        "evaluate_every": 2,
+        "checkpoint_every": 2,
+        "selection": "holdout",
+        "methods": {"supervised": {}, "unimatch": {"min_confidence": 0.3}, "enhanced": {}},
+        "models": {"tiny": {"backbone": tiny, "head": head}},
+    }
+    labeler = {"name": "from_folder"}
+    fake = {"proposals": "none", "features": "none", "labeler": labeler}
+    return Settings.model_validate(
+        {
+            "benchmark": "test",
+            "seed": 0,
+            "paths": {"source": "x", "out": str(out), "code": "."},
+            "prepare": {
+                "dataset": {"name": "toyworld"},
+                "splits": ["few", "alone", "strange"],
+                "shards": [0],
+                "holdout": 0.2,
+                "annotate_val": False,
+            },
+            "propose": {},
+            "embed": {},
+            "label": {"calibration_split": "few", "variants": {"fake": fake}},
+            "cells": {
+                "methods": ["supervised", "unimatch"],
+                "label_methods": ["enhanced"],
+                "labels": ["fake"],
+                "models": ["tiny"],
+                "splits": ["few"],
+                "seeds": [0],
+            },
+            "train": {**recipe, **changes},
+            "tabulate": {"checkpoint": "best", "published": None},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Eight photos of a bright square on a dark ground, with masks and pseudo labels."""
+    out = tmp_path_factory.mktemp("world")
+    layout, draw, records = Layout(out), np.random.default_rng(0), []
+    layout.labels("fake").mkdir(parents=True)
+    for name in "abcdefgh":
+        label = np.zeros((30, 34), np.uint8)
+        top, left = draw.integers(0, 15, 2)
+        label[top : top + 14, left : left + 14] = 1
+        pixels = np.where(label[..., None] == 1, 220, 40) + draw.integers(0, 30, (30, 34, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(out / f"{name}.jpg")
+        write_label(out / f"{name}.png", label)
+        write_label(layout.labels("fake") / f"{name}.png", label)
+        records.append(
+            ImageRecord(
+                image_id=name,
+                image_path=out / f"{name}.jpg",
+                label_path=out / f"{name}.png",
+                digest=name,
+            )
+        )
+    write_records(layout.records, records)
+    ClassTable.plain(("background", "square"), prompts=("square",)).write(layout.classes)
+    parts = {"labeled": ("a",), "holdout": ("b",), "unlabeled": tuple("cdef"), "val": ("g", "h")}
+    write_split(layout.split("few"), Split(name="few", **parts))
+    write_split(layout.split("alone"), Split(name="alone", **{**parts, "unlabeled": ()}))
+    write_split(layout.split("strange"), Split(name="strange", **{**parts, "val": ("z",)}))
+    return out
+
+
+def run(world, method, *, observer=None, split="few", seed=0, **changes):
+    labels = "fake" if method == "enhanced" else None
+    train.run(
+        settings(world, **changes),
+        observer or Silent(),
+        method=method,
+        model="tiny",
+        split=split,
+        seed=seed,
+        labels=labels,
+    )
+    return Layout(world).cell(
+        Cell(method=method, labels=labels, model="tiny", split=split, seed=seed)
+    )
+
+
+def weights(folder):
+    return [(folder / name).read_bytes() for name in ("best.safetensors", "last.safetensors")]
+
+
+@pytest.mark.parametrize("method", ["supervised", "unimatch", "enhanced"])
+def test_a_training_killed_twice_ends_like_an_undisturbed_one(world, method):
+    folder = run(world, method)
+    undisturbed, history = weights(folder), (folder / "metrics.jsonl").read_text()
+    for moment in (3, 5):
+        with pytest.raises(KilledError):
+            run(world, method, observer=KillAt(moment))
+    folder = run(world, method)
+    assert weights(folder) == undisturbed
+    assert (folder / "metrics.jsonl").read_text() == history
+
+
+def test_a_cell_leaves_two_models_a_history_and_a_summary(world):
+    folder = run(world, "enhanced")
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["iterations"] == 6
+    assert summary["selection"] == "holdout"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    scores = {line["iteration"]: line["holdout_miou"] for line in lines if "holdout_miou" in line}
+    assert sorted(scores) == [2, 4, 6]
+    assert summary["best_selection_miou"] == max(scores.values())
+    assert scores[summary["best_iteration"]] == max(scores.values())
+    assert all("zero_shot_share" in line for line in lines if "loss" in line)
+
+
+def test_another_seed_gives_other_weights_and_the_same_seed_the_same(world):
+    first = weights(run(world, "supervised", selection="last"))
+    again = weights(run(world, "supervised", selection="last"))
+    other = weights(run(world, "supervised", selection="last", seed=1))
+    assert first == again != other
+
+
+def test_loading_processes_change_no_bit(world, monkeypatch):
+    alone = weights(run(world, "unimatch", iterations=2, selection="last"))
+    monkeypatch.setenv("ZSPL_WORKERS", "1")
+    assert weights(run(world, "unimatch", iterations=2, selection="last")) == alone
+
+
+def test_without_a_selection_the_last_model_is_the_best(world):
+    best, last = weights(run(world, "supervised", selection="last"))
+    assert best == last
+
+
+def test_an_epoch_passes_over_the_list_that_the_method_draws_from(world):
+    changes = {"iterations": None, "epochs": 3, "selection": "last"}
+    for method, expected in (("supervised", 3), ("unimatch", 6)):
+        summary = json.loads((run(world, method, **changes) / "summary.json").read_text())
+        assert summary["iterations"] == expected
+
+
+def test_changed_settings_do_not_continue_an_old_training(world):
+    with pytest.raises(KilledError):
+        run(world, "supervised", observer=KillAt(5))
+    changed = weights(run(world, "supervised", learning_rate=0.01))
+    assert changed == weights(run(world, "supervised", learning_rate=0.01))
+
+
+def test_a_loss_that_is_not_finite_stops_with_one_line_and_keeps_the_checkpoint(world, monkeypatch):
+    calls = []
+
+    class Diverging(supervised.Supervised):
+        def __call__(self, model, labeled, unlabeled, partner):
+            calls.append(1)
+            loss = super().__call__(model, labeled, unlabeled, partner)
+            return StepLoss(total=loss.total / (0 if len(calls) == 4 else 1))
+
+    monkeypatch.setattr(supervised, "build", lambda _: Diverging())
+    with pytest.raises(ZsplError, match=r"the loss is inf at iteration 3 of 6") as error:
+        run(world, "supervised", seed=7)
+    assert "\n" not in str(error.value)
+    work = Layout(world).work("train", "supervised", "tiny", "few", "seed-7")
+    assert torch.load(work / "checkpoint.pt", weights_only=True)["iteration"] == 2
+
+
+def test_a_method_that_reads_unlabeled_images_needs_some(world):
+    with pytest.raises(DataError, match="split alone: no unlabeled images"):
+        run(world, "unimatch", split="alone")
+    run(world, "supervised", split="alone", iterations=1)
+
+
+def test_a_split_id_without_an_image_is_named(world):
+    with pytest.raises(DataError, match="split strange: no image 'z' in the records"):
+        run(world, "supervised", split="strange")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "magic"}, "method=magic is not in train.methods"),
+        ({"model": "huge"}, "model=huge is not in train.models"),
+        ({"split": "many"}, "split=many is not in prepare.splits"),
+        ({"labels": "fake"}, "method supervised reads no labels, got labels=fake"),
+        ({"method": "enhanced"}, "method enhanced reads one of fake, got labels=None"),
+        ({"method": "enhanced", "labels": "gem"}, "labels=gem is not in label.variants"),
+    ],
+)
+def test_an_instance_that_does_not_exist_is_refused_before_anything_is_read(
+    tmp_path, changes, message
+):
+    instance = {"method": "supervised", "model": "tiny", "split": "few", "seed": 0, **changes}
+    with pytest.raises(SettingsError, match=message):
+        train.run(settings(tmp_path), Silent(), **instance)
+
+
+def test_missing_data_names_the_stage_to_run(tmp_path):
+    with pytest.raises(DataError, match=r"records.jsonl: no such file; run the stage prepare"):
+        run(tmp_path, "supervised")
+
+
+def test_a_trained_cell_predicts_at_the_original_size(world):
+    folder = run(world, "supervised", iterations=40, selection="last")
+    section = settings(world).train.models["tiny"]
+    model = inference.load_model(section, folder / "last.safetensors", num_classes=2)
+    record = read_records(Layout(world).records)["h"]
+    prediction = inference.predict(model, read_image(record.image_path))
+    truth = torch.from_numpy(np.array(Image.open(record.label_path)))
+    assert prediction.shape == (30, 34)
+    assert (prediction == truth).float().mean() > 0.8
+    assert not model.training
+
+
+def test_a_checkpoint_of_another_model_is_refused_in_one_line(world, tmp_path):
+    folder = run(world, "supervised", selection="last")
+    section = settings(world).train.models["tiny"]
+    with pytest.raises(WeightsError, match="does not fit compact") as error:
+        inference.load_model(section, folder / "last.safetensors", num_classes=5)
+    assert "\n" not in str(error.value)
+    with pytest.raises(WeightsError, match="no such checkpoint"):
+        inference.load_model(section, tmp_path / "x.safetensors", num_classes=2)
+    assert load_file(folder / "last.safetensors")
