@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 _BUSY = "is busy, it is being blocked by"
+_ADVICE = ("To track the changes", "git add ", "To enable auto", "dvc config ", "Use `dvc push`")
 _SECONDS_BETWEEN_BARS = 15.0
 _SECONDS_TO_END = 20.0
 
@@ -81,7 +82,7 @@ class Children:
             self._running.add(child)
         lines: deque[str] = deque(maxlen=200)
         try:
-            for line in _without_most_bars(child.stdout):
+            for line in _worth_logging(child.stdout):
                 lines.append(line)
                 log(line)
             return child.wait(), lines
@@ -106,8 +107,8 @@ def _outcome(lines: deque[str]) -> Outcome:
     return Outcome(ran=False, message=skipped[0] if skipped else "nothing to do")
 
 
-def _without_most_bars(stream: IO[str] | None) -> Iterator[str]:
-    """Yield lines; of the many states of a progress bar only one in a while."""
+def _worth_logging(stream: IO[str] | None) -> Iterator[str]:
+    """Yield lines without DVC's advice; of a progress bar only one state in a while."""
     last_bar = 0.0
     for raw in stream or ():
         line = raw.rstrip()
@@ -116,7 +117,7 @@ def _without_most_bars(stream: IO[str] | None) -> Iterator[str]:
             continue
         if bar:
             last_bar = time.monotonic()
-        if line:
+        if line and not line.lstrip().startswith(_ADVICE):
             yield line
 
 

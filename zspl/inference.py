@@ -30,12 +30,14 @@ def build_model(
         SettingsError: if a plugin is unknown or one of its settings is wrong.
         WeightsError: if the pretrained weights are missing, damaged or of another network.
     """
-    return models.build(
+    network = models.build(
         backbone=settings.backbone.model_dump(),
         head=settings.head.model_dump(),
         num_classes=num_classes,
         pretrained=pretrained,
     )
+    # Convolutions run a fifth faster on a processor with the channels last in memory.
+    return network.to(memory_format=torch.channels_last)
 
 
 def load_model(settings: Model, path: Path, *, num_classes: int) -> SegmentationNetwork:

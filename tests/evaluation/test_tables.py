@@ -61,7 +61,7 @@ def test_one_seed_has_no_deviation_and_none_is_a_dash():
 
 
 def test_methods_table_has_a_row_per_method_and_a_column_per_split():
-    table = methods_table(results(), read_published(None), checkpoint="best")
+    table = methods_table(results(), read_published(None), checkpoint="best", selection="val")
     assert table.display.to_dict("records") == [
         {
             "method": "supervised",
@@ -81,12 +81,14 @@ def test_methods_table_has_a_row_per_method_and_a_column_per_split():
 
 
 def test_the_last_checkpoint_can_be_the_main_number():
-    table = methods_table(results(), read_published(None), checkpoint="last")
+    table = methods_table(results(), read_published(None), checkpoint="last", selection="val")
     assert table.display.iloc[1, 2] == "69.00 ± 0.00 (n=2)"
 
 
 def test_published_numbers_never_share_a_column_with_ours():
-    table = methods_table(results(), read_published("pascal_voc"), checkpoint="best")
+    table = methods_table(
+        results(), read_published("pascal_voc"), checkpoint="best", selection="val"
+    )
     ours = [c for c in table.display.columns if c.endswith("images)")]
     theirs = [c for c in table.display.columns if c.startswith("published labeled")]
     assert len(ours) == len(theirs) == 2
@@ -138,7 +140,7 @@ def test_zero_shot_table_shows_a_dash_for_a_variant_without_scores():
 
 
 def test_a_table_is_written_three_times_with_its_notes(tmp_path):
-    table = methods_table(results(), read_published(None), checkpoint="best")
+    table = methods_table(results(), read_published(None), checkpoint="best", selection="val")
     paths = write_table(table, tmp_path)
     assert [p.name for p in paths] == ["methods.csv", "methods.md", "methods.html"]
     assert "62.00 ± 2.83 (n=2)" in (tmp_path / "methods.md").read_text()
@@ -148,7 +150,7 @@ def test_a_table_is_written_three_times_with_its_notes(tmp_path):
 
 
 def test_text_and_markdown_show_the_same_cells():
-    table = methods_table(results(), read_published(None), checkpoint="best")
+    table = methods_table(results(), read_published(None), checkpoint="best", selection="val")
     for text in (terminal(table), markdown(table)):
         assert "62.00 ± 2.83 (n=2)" in text
         assert "enhanced-sam_gem" in text
@@ -157,7 +159,7 @@ def test_text_and_markdown_show_the_same_cells():
 def test_the_page_needs_no_other_file_and_escapes_what_it_shows(tmp_path):
     picture = tmp_path / "x.png"
     picture.write_bytes(b"\x89PNG")
-    table = methods_table(results(), read_published(None), checkpoint="best")
+    table = methods_table(results(), read_published(None), checkpoint="best", selection="val")
     text = page("a<b", [table], figures=[("<caption>", picture)], missing=["gone & lost"])
     assert "<title>a&lt;b</title>" in text
     assert "&lt;caption&gt;" in text
@@ -165,3 +167,18 @@ def test_the_page_needs_no_other_file_and_escapes_what_it_shows(tmp_path):
     assert "src='data:image/png;base64," in text
     assert "http" not in text
     assert json.dumps(text)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "selection", "note"),
+    [
+        ("best", "val", "chosen on val, as in the papers"),
+        ("best", "holdout", "val chose nothing"),
+        ("last", "val", "size, last checkpoint, mean"),
+    ],
+)
+def test_the_methods_table_says_what_chose_the_checkpoint(checkpoint, selection, note):
+    table = methods_table(
+        results(), read_published(None), checkpoint=checkpoint, selection=selection
+    )
+    assert note in table.notes[0]

@@ -50,9 +50,13 @@ def test_a_wrong_command_ends_in_one_line_and_code_2(settings, capsys, arguments
 def test_a_killed_training_continues_its_run_and_evaluate_adds_to_it(settings):
     from tasks.tracking import tracked
 
-    with pytest.raises(KeyboardInterrupt), tracked("train", settings, TRAIN) as observer:
-        observer.metrics({"loss": 2.0}, step=1)
-        raise KeyboardInterrupt
+    def killed():
+        with tracked("train", settings, TRAIN) as observer:
+            observer.metrics({"loss": 2.0}, step=1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
     with tracked("train", settings, TRAIN) as observer:
         observer.metrics({"loss": 1.0}, step=2)
     with tracked("evaluate", settings, TRAIN) as observer:

@@ -14,6 +14,12 @@ from zspl.io import atomic
 
 ABSENT = "—"
 
+_CHOSEN = {
+    "val": "best checkpoint (chosen on val, as in the papers: an optimistic number)",
+    "holdout": "best checkpoint (chosen on the labeled hold-out; val chose nothing)",
+    "last": "last checkpoint (nothing chose another)",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
@@ -60,8 +66,17 @@ def over_seeds(values: Iterable[float]) -> Spread:
     )
 
 
-def methods_table(results: Results, published: pd.DataFrame, *, checkpoint: str) -> Table:
-    """Methods x splits: our runs in our columns, the literature in columns of its own."""
+def methods_table(
+    results: Results, published: pd.DataFrame, *, checkpoint: str, selection: str
+) -> Table:
+    """Methods x splits: our runs in our columns, the literature in columns of its own.
+
+    Args:
+        results: Our scores.
+        published: What `read_published` returns.
+        checkpoint: `best` or `last`.
+        selection: What chose the best checkpoint: `val`, `holdout` or `last`.
+    """
     display: list[dict[str, str]] = []
     numbers: list[dict[str, str | float]] = []
     for (row, model), group in results.cells.groupby(["row", "model"], sort=False):
@@ -80,7 +95,8 @@ def methods_table(results: Results, published: pd.DataFrame, *, checkpoint: str)
     for entry in _published_rows(published, results.labeled_images):
         display.append({k: v if isinstance(v, str) else f"{v:.2f}" for k, v in entry.items()})
         numbers.append(entry)
-    notes = [f"Ours: mIoU % on val at original size, {checkpoint} checkpoint, mean ± std (seeds)."]
+    chosen = _CHOSEN[selection] if checkpoint == "best" else "last checkpoint"
+    notes = [f"Ours: mIoU % on val at original size, {chosen}, mean ± std (seeds)."]
     if len(published):
         notes.append(
             "Published: % as printed by the source named, under its own backbone, crop and "

@@ -41,7 +41,8 @@ def run(settings: Settings, observer: Observer) -> Mapping[str, float]:
     work.mkdir(parents=True)
 
     checkpoint = settings.tabulate.checkpoint
-    tables = [methods_table(results, published, checkpoint=checkpoint)]
+    selection = settings.train.selection
+    tables = [methods_table(results, published, checkpoint=checkpoint, selection=selection)]
     if len(settings.cells.models) > 1:
         tables.append(backbones_table(results, checkpoint=checkpoint))
     if settings.label.variants:

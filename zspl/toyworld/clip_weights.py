@@ -71,7 +71,8 @@ def tokenizer() -> CheckedTokenizer:
 @functools.cache
 def used_ids() -> Int64[Tensor, " U"]:
     """Stock token ids that occur in captions, ascending; padding first, end of text last."""
-    return torch.unique(tokenizer()(sorted(KNOWN_WORDS)))
+    ids: Tensor = torch.unique(tokenizer()(sorted(KNOWN_WORDS)))
+    return ids
 
 
 @functools.lru_cache(maxsize=200_000)

@@ -38,13 +38,13 @@ class NoiseBank:
         mask = TILE - 1
         rows = np.floor(v * SAMPLES_PER_WAVE).astype(np.int32) & mask
         cols = np.floor(u * SAMPLES_PER_WAVE).astype(np.int32) & mask
-        return self.tiles[tile % len(self.tiles), rows, cols]
+        return np.asarray(self.tiles[tile % len(self.tiles), rows, cols])
 
     def cell(
         self, i: Int[np.ndarray, "#H #W"], j: Int[np.ndarray, "#H #W"]
     ) -> Float[np.ndarray, "H W 4"]:
         """Read the four random numbers, in [0, 1), of integer cells (i, j)."""
-        return self.cells[i & (_CELLS - 1), j & (_CELLS - 1)]
+        return np.asarray(self.cells[i & (_CELLS - 1), j & (_CELLS - 1)])
 
 
 @functools.lru_cache(maxsize=8)

@@ -45,7 +45,7 @@ def _step(x: Field, soft: float) -> Field:
 
 
 def _triangle(t: Field) -> Field:
-    return np.abs(t - np.floor(t) - 0.5) * 2.0
+    return np.asarray(np.abs(t - np.floor(t) - 0.5) * 2.0)
 
 
 def _stripes(grid: Grid, bend: Field, duty: float) -> Field:
@@ -53,7 +53,7 @@ def _stripes(grid: Grid, bend: Field, duty: float) -> Field:
 
 
 def _local(x: Field) -> Field:
-    return x - np.floor(x) - 0.5
+    return np.asarray(x - np.floor(x) - 0.5)
 
 
 def _brick_rows(grid: Grid, height: float) -> tuple[Field, Field, Field, Field]:
@@ -67,7 +67,7 @@ def _staggered(u: Field, v: Field) -> Field:
     height = 0.8660254
     first = np.hypot(_local(u), _local(v / (2 * height)) * 2 * height)
     second = np.hypot(_local(u + 0.5), _local(v / (2 * height) + 0.5) * 2 * height)
-    return np.minimum(first, second)
+    return np.asarray(np.minimum(first, second))
 
 
 def _voronoi(grid: Grid, u: Field, v: Field) -> tuple[Field, Field, Field]:

@@ -18,6 +18,8 @@ from zspl.toyworld.sam_corpus import Bank, Clicks, batches, open_bank
 from zspl.toyworld.sam_losses import AuxiliaryHead, decode, mask_loss
 
 LOG = logging.getLogger("zspl.toyworld.pretrain_sam")
+SAVE_EVERY = 120.0
+"""Seconds between two checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def train(run: Run, recipe: Recipe, *, bank: Bank, out: Path, checkpoint: Path) 
         for group in run.optimizer.param_groups:
             group["lr"] = rate_at(run, recipe)
         loss, iou = losses(run, next(stream))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([*run.sam.parameters(), *run.head.parameters()], 1.0)
         run.optimizer.step()
         run.optimizer.zero_grad()
@@ -172,7 +174,7 @@ def train(run: Run, recipe: Recipe, *, bank: Bank, out: Path, checkpoint: Path) 
         if not run.total and run.seconds > recipe.steady * recipe.minutes * 60:
             run.total = round(run.step / recipe.steady)
             LOG.info("the run will have %d steps", run.total)
-        if now - saved > 120:
+        if now - saved > SAVE_EVERY:
             _save(run, out, checkpoint)
             LOG.info("step %d loss %.3f iou %.3f", run.step, mean_loss, mean_iou)
             saved = now

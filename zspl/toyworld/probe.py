@@ -69,7 +69,7 @@ def _by_region(tokens: Tensor, text: Tensor, instances: Tensor) -> Tensor:
     wide = F.interpolate(tokens, size=instances.shape[-2:], mode="bilinear", align_corners=False)
     out = torch.empty(len(tokens), len(text), *instances.shape[-2:])
     for k in range(len(tokens)):
-        for region in instances[k].unique():
+        for region in torch.unique(instances[k]):
             inside = instances[k] == region
             mean = F.normalize(wide[k][:, inside].mean(1), dim=0)
             out[k][:, inside] = (text @ mean)[:, None]
@@ -104,7 +104,7 @@ def score(
     pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
     pixels = (pixels - clip_weights.MEAN) / clip_weights.STD
     found: dict[str, list[Tensor]] = {"gem": [], "plain": []}
-    for chunk in pixels.split(25):
+    for chunk in torch.split(pixels, 25):
         gem, plain = gem_tokens(model, chunk, depth=depth, ss_attn_temp=temperature)
         found["gem"].append(gem[:, 1:])
         found["plain"].append(plain[:, 1:])
@@ -160,7 +160,8 @@ def read(calibration: Scored, untouched: Scored) -> Reading:
 def _from_checkpoint(path: Path) -> torch.nn.Module:
     folder = path.parent / "exported"
     clip_weights.write(torch.load(path, weights_only=True)["model"], folder)
-    return clip_weights.read(folder)[0]
+    model: torch.nn.Module = clip_weights.read(folder)[0]
+    return model
 
 
 def main() -> None:

@@ -19,6 +19,10 @@ CROWDED = replace(scene.PRETRAIN, apart=0.35)
 """Half of the pictures: objects touch more often, which is what segments fail at."""
 
 
+SHUFFLED = 0.3
+"""Share of pictures whose colour channels are permuted."""
+
+
 @dataclass(frozen=True)
 class Bank:
     """Pictures rendered once, kept on disk and mapped into memory.
@@ -118,9 +122,9 @@ def _augment(
     """Turn, mirror and recolour one picture."""
     turns = int(rng.integers(4))
     image, regions = np.rot90(image, turns), np.rot90(regions, turns)
-    if rng.random() < 0.5:
+    if rng.integers(2):
         image, regions = image[:, ::-1], regions[:, ::-1]
-    if rng.random() < 0.3:
+    if rng.random() < SHUFFLED:
         image = image[..., rng.permutation(3)]
     gain = rng.uniform(0.85, 1.15, size=3).astype(np.float32)
     return np.clip(image * gain, 0.0, 255.0).astype(np.float32), regions

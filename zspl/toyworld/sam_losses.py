@@ -4,12 +4,18 @@ Shapes: B = images, P = clicks per image, G = patches per side, M = mask pixels 
 (M = 4 G), S = image pixels per side, D = embedding width.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
+HALF = 0.5
+"""Share of a mask pixel from which on it counts as covered."""
 
 
 class AuxiliaryHead(nn.Module):
@@ -65,7 +71,7 @@ def _borders(instances: Int64[Tensor, "B S S"]) -> Tensor:
 
 
 def decode(
-    sam: Any, embedding: Float[Tensor, "B D G G"], clicks: Float[Tensor, "B P 2"]
+    sam: "Sam", embedding: Float[Tensor, "B D G G"], clicks: Float[Tensor, "B P 2"]
 ) -> tuple[Float[Tensor, "N K M M"], Float[Tensor, "N K"]]:
     """Draw masks for several clicks on each of several images, N = B * P.
 
@@ -133,7 +139,7 @@ def mask_loss(
     each = 2 * entropy + dice
     multi = each[:, 1:]
     with torch.no_grad():
-        drawn, true = logits > 0, wanted > 0.5
+        drawn, true = logits > 0, wanted > HALF
         union = (drawn | true).sum(dim=(2, 3)).clamp(min=1)
         iou = (drawn & true).sum(dim=(2, 3)) / union
     loss = 0.9 * multi.min(dim=1).values + 0.1 * multi.mean(dim=1) + 0.3 * each[:, 0]

@@ -22,6 +22,9 @@ LOG = logging.getLogger("zspl.toyworld.sam_probe")
 FIRST_SEED = 90_000
 """Benchmark-like scenes from this seed on are for the probe; the benchmark uses lower ones."""
 
+LOOSE, TIGHT = 0.5, 0.75
+"""IoUs from which on an object counts as found."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -80,8 +83,8 @@ def measure(
     ious = np.concatenate(best)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - confusion.diagonal()
     return Report(
-        recall_50=float((ious >= 0.5).mean()),
-        recall_75=float((ious >= 0.75).mean()),
+        recall_50=float((ious >= LOOSE).mean()),
+        recall_75=float((ious >= TIGHT).mean()),
         masks=float(np.mean(counts)),
         seconds=float(np.mean(seconds)),
         miou=float((confusion.diagonal() / np.maximum(union, 1))[union > 0].mean()),

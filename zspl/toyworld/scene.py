@@ -125,6 +125,7 @@ def _background(
     axis = np.linspace(-0.5, 0.5, size, dtype=np.float32)
     angle = rng.uniform(0.0, 2.0 * np.pi)
     x, y = axis[None, :], axis[:, None]
+    blend: np.ndarray
     if kind == "gradient":
         blend = 0.5 + 0.7 * (np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y)
     else:
@@ -133,7 +134,7 @@ def _background(
         tile = int(rng.integers(len(bank.tiles)))
         field = bank.smooth(x * waves + u0, y * waves + v0, tile=tile)
         blend = 0.5 + np.float32(rng.uniform(0.1, 0.3)) * field
-    return first + blend[..., None] * (near - first)
+    return np.asarray(first + blend[..., None] * (near - first))
 
 
 def _layout(spec: SceneSpec, rng: np.random.Generator) -> str:

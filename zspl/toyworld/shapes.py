@@ -12,7 +12,8 @@ Outline = Callable[[Angles, np.random.Generator], Angles]
 def _ellipse(angle: Angles, rng: np.random.Generator) -> Angles:
     aspect = rng.uniform(0.68, 1.0)
     turn = rng.uniform(0.0, np.pi)
-    return aspect / np.sqrt((aspect * np.cos(angle - turn)) ** 2 + np.sin(angle - turn) ** 2)
+    x, y = np.cos(angle - turn), np.sin(angle - turn)
+    return np.asarray(aspect / np.sqrt((aspect * x) ** 2 + y**2))
 
 
 def _blob(angle: Angles, rng: np.random.Generator) -> Angles:
