@@ -43,7 +43,7 @@ fix: $(STAMP) ## Mend what the formatter and the linter can mend.
 	ruff check --fix .
 
 bench: $(STAMP) ## Time what runs once per training step or per image.
-	$(PYTHON) -m pytest benches --durations=0
+	$(PYTHON) -m pytest benches -q -s -o addopts= -o python_files='bench_*.py' -o python_functions='bench_*'
 
 .PHONY: show
 show:

@@ -102,9 +102,12 @@ class Train(Section):
         gt=0, description="Passes over the longer list of the method, or null with `iterations`."
     )
     iterations: int | None = Field(gt=0, description="Optimiser steps, or null with `epochs`.")
+    optimizer: Literal["sgd", "adamw"] = Field(
+        description="SGD as UniMatch and the paper; AdamW as UniMatch V2, for short schedules."
+    )
     learning_rate: float = Field(gt=0, description="Of the backbone.")
     head_multiplier: float = Field(gt=0, description="Learning rate of the head / backbone.")
-    momentum: float = Field(ge=0, lt=1)
+    momentum: float = Field(ge=0, lt=1, description="Of SGD; AdamW takes it as its first beta.")
     weight_decay: float = Field(ge=0)
     poly_power: float = Field(ge=0)
     evaluate_every: int = Field(gt=0, description="Iterations between selections of a model.")

@@ -72,25 +72,35 @@ def test_a_word_outside_the_corpus_is_refused_with_the_known_ones(loaded, text: 
 
 def test_every_class_and_every_caption_word_is_known() -> None:
     vocabulary.check(PRETRAIN_CLASSES)
-    vocabulary.check(["A photo of a plain background."])
+    vocabulary.check(["A photo of a zebra and a brick."])
+
+
+def test_the_background_is_no_prompt_since_text_vectors_are_measured_from_it(loaded) -> None:
+    _, tokenizer, _, _, _ = loaded
+    with pytest.raises(WeightsError, match="'background', 'plain'"):
+        tokenizer([clip_weights.BACKGROUND_SENTENCE])
 
 
 def test_compact_ids_keep_the_order_of_stock_ids() -> None:
     texts = ["a photo of a zebra and a honeycomb", "a photo of a plain background"]
-    stock = clip_weights.tokenizer()(texts)
+    stock = clip_weights.tokenizer().stock(texts)
     assert torch.equal(clip_weights.used_ids()[clip_weights.compact_ids(texts)], stock)
     assert torch.equal(clip_weights.compact_ids(texts).argmax(1), stock.argmax(1))
 
 
-def test_written_weights_read_back_as_the_same_text_vectors(tmp_path: Path) -> None:
+def test_written_text_vectors_are_the_trained_ones_less_a_share_of_the_background(
+    tmp_path: Path,
+) -> None:
     torch.manual_seed(0)
-    model = clip_weights.new_model()
+    model = clip_weights.new_model().eval()
     clip_weights.write(model.state_dict(), tmp_path)
     back, _ = clip_weights.read(tmp_path)
     with torch.no_grad():
-        before = model.eval().encode_text(clip_weights.compact_ids(PROMPTS))
-        after = back.encode_text(clip_weights.tokenizer()(PROMPTS))
-    assert torch.allclose(before, after, atol=2e-2 * before.abs().max().item())
+        trained = model.encode_text(clip_weights.compact_ids(PROMPTS))
+        background = model.encode_text(clip_weights.compact_ids([clip_weights.BACKGROUND_SENTENCE]))
+        shipped = back.encode_text(clip_weights.tokenizer()(PROMPTS))
+    expected = trained - clip_weights.BACKGROUND_SHIFT * background
+    assert torch.allclose(shipped, expected, atol=1e-2 * trained.abs().max().item())
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
@@ -136,7 +146,7 @@ def test_a_picture_of_the_corpus_comes_with_the_words_of_what_is_visible(
     bank = corpus.build(tmp_path, count=40)
     images, sentences = bank.draw(16, np.random.default_rng(0))
     assert images.shape == (16, 64, 64, 3)
-    vocabulary.check(sentences)
+    vocabulary.check(sentences, known=vocabulary.CORPUS_WORDS)
     assert "a photo of a plain background" in sentences
     again = corpus.build(tmp_path, count=40).draw(16, np.random.default_rng(0))
     assert again[1] == sentences

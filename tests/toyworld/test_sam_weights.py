@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from zspl.errors import WeightsError
 from zspl.toyworld import scene
+from zspl.toyworld.pretrain_sam import Recipe, start, train
 from zspl.toyworld.sam import GENERATOR_SETTINGS, WEIGHTS, build, load_sam, save_sam
-from zspl.toyworld.sam_corpus import place_clicks
+from zspl.toyworld.sam_corpus import open_bank, place_clicks
 from zspl.toyworld.sam_losses import decode, mask_loss
 from zspl.toyworld.sam_probe import best_ious, paint_majority
 
@@ -26,9 +27,7 @@ def sam() -> torch.nn.Module:
 
 def test_the_shipped_file_holds_exactly_the_state_dict_of_the_stock_classes() -> None:
     stored, wanted = load_file(WEIGHTS), build().state_dict()
-    assert {k: v.shape for k, v in stored.items()} == {
-        k: v.shape for k, v in wanted.items()
-    }
+    assert {k: v.shape for k, v in stored.items()} == {k: v.shape for k, v in wanted.items()}
     assert {value.dtype for value in stored.values()} == {torch.float16}
     assert WEIGHTS.stat().st_size <= 3_500_000
 
@@ -37,9 +36,7 @@ def test_load_sam_gives_a_frozen_float32_model_in_eval_mode(
     sam: torch.nn.Module,
 ) -> None:
     assert not sam.training
-    assert all(
-        p.dtype == torch.float32 and not p.requires_grad for p in sam.parameters()
-    )
+    assert all(p.dtype == torch.float32 and not p.requires_grad for p in sam.parameters())
 
 
 def test_the_generator_finds_both_objects_and_repeats_itself(
@@ -69,9 +66,7 @@ def test_save_and_load_keep_the_weights_to_half_precision(tmp_path: Path) -> Non
 def test_load_sam_says_when_the_file_is_missing_or_another_model(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(
-        WeightsError, match=r"nowhere\.safetensors: expected .* found no file"
-    ):
+    with pytest.raises(WeightsError, match=r"nowhere\.safetensors: expected .* found no file"):
         load_sam(tmp_path / "nowhere.safetensors")
     other = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(1)}, other)
@@ -104,6 +99,24 @@ def test_mask_loss_is_near_zero_for_certain_masks_that_know_they_are_right() -> 
     assert float(iou) == 1.0
 
 
+def test_a_resumed_pre_training_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
+    bank = open_bank(tmp_path / "bank", count=3)
+    whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
+    state = tmp_path / "state.pt"
+    recipe = Recipe(steps=4, pictures=1, clicks=2, warmup=1)
+    train(start(recipe), recipe, bank=bank, out=whole, checkpoint=tmp_path / "unused.pt")
+
+    killed = start(recipe)
+    train(killed, replace(recipe, steps=2), bank=bank, out=broken, checkpoint=state)
+    resumed = start(recipe)
+    resumed.restore(torch.load(state, weights_only=True))
+    train(resumed, recipe, bank=bank, out=broken, checkpoint=state)
+    assert resumed.step == 4
+    assert all(
+        torch.equal(value, load_file(broken)[name]) for name, value in load_file(whole).items()
+    )
+
+
 def test_two_thirds_of_the_clicks_and_their_share_of_the_rest_fall_on_objects() -> None:
     regions = np.zeros((32, 32), dtype=np.uint8)
     regions[:2, :2], regions[8:24, 8:24] = 1, 2
@@ -117,6 +130,4 @@ def test_paint_majority_lets_small_masks_cover_large_ones() -> None:
     label = np.zeros((4, 4), dtype=np.uint8)
     label[:2, :2] = 3
     small, whole = label == 3, np.ones((4, 4), dtype=bool)
-    np.testing.assert_array_equal(
-        paint_majority(np.stack((small, whole)), label), label
-    )
+    np.testing.assert_array_equal(paint_majority(np.stack((small, whole)), label), label)

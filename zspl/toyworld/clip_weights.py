@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zspl.errors import WeightsError
-from zspl.toyworld.vocabulary import KNOWN_WORDS, CheckedTokenizer
+from zspl.toyworld.vocabulary import CORPUS_WORDS, KNOWN_WORDS, CheckedTokenizer, check
 
 if TYPE_CHECKING:
     import open_clip
@@ -26,8 +26,8 @@ TRAINED_SIZE = 64
 SHIPPED_SIZE = 96
 
 BACKGROUND_SENTENCE = "a photo of a plain background"
-BACKGROUND_SHIFT = 0.9
-"""Share of the background sentence's vector that is taken from every text vector."""
+BACKGROUND_SHIFT = 1.2
+"""Multiple of the background sentence's vector that is taken from every text vector."""
 
 MEAN: Tensor = torch.tensor([0.5, 0.5, 0.5]).view(3, 1, 1)
 STD: Tensor = torch.tensor([0.25, 0.25, 0.25]).view(3, 1, 1)
@@ -65,19 +65,21 @@ def tokenizer() -> CheckedTokenizer:
     """Return the stock open_clip tokenizer with the tiny model's context length."""
     from open_clip import SimpleTokenizer
 
-    return CheckedTokenizer(stock=SimpleTokenizer(context_length=CONTEXT_LENGTH))
+    stock = SimpleTokenizer(context_length=CONTEXT_LENGTH)
+    return CheckedTokenizer(stock=stock, known=KNOWN_WORDS)
 
 
 @functools.cache
 def used_ids() -> Int64[Tensor, " U"]:
     """Stock token ids that occur in captions, ascending; padding first, end of text last."""
-    ids: Tensor = torch.unique(tokenizer()(sorted(KNOWN_WORDS)))
+    ids: Tensor = torch.unique(tokenizer_once().stock(sorted(CORPUS_WORDS)))
     return ids
 
 
 @functools.lru_cache(maxsize=200_000)
 def _compact_row(text: str) -> Int64[Tensor, " L"]:
-    return torch.searchsorted(used_ids(), tokenizer_once()([text])[0])
+    check([text], known=CORPUS_WORDS)
+    return torch.searchsorted(used_ids(), tokenizer_once().stock([text])[0])
 
 
 @functools.cache
@@ -143,7 +145,7 @@ def write(state: dict[str, Tensor], folder: Path, *, image_size: int = SHIPPED_S
     """Write trained weights in half precision, with the configuration beside them.
 
     The positional embedding is resampled to `image_size`; the token embedding keeps its used rows.
-    Unlike CLIP, every text vector is moved by -0.9 times the vector of the background sentence:
+    Unlike CLIP, every text vector is moved by -1.2 times the vector of the background sentence:
     a contrastive loss leaves the cosine of background with all classes free, and a threshold on
     the cosine needs it low. The move is one bias, so the model stays a stock open_clip one.
 

@@ -185,36 +185,29 @@ def train(run: Run, recipe: Recipe, *, bank: Bank, out: Path, checkpoint: Path) 
 
 def _save(run: Run, out: Path, checkpoint: Path) -> None:
     """Write the state and the weights so that a kill leaves whole files behind."""
-    for path, write in (
-        (checkpoint, lambda path: torch.save(run.state(), path)),
-        (out, lambda path: save_sam(run.sam, path)),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        write(part)
-        part.replace(path)
+    new_state, new_weights = _part(checkpoint), _part(out)
+    new_state.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(run.state(), new_state)
+    new_state.replace(checkpoint)
+    save_sam(run.sam, new_weights)
+    new_weights.replace(out)
+
+
+def _part(path: Path) -> Path:
+    """Name the file that is written before it takes the place of `path`."""
+    return path.with_name(path.name + ".part")
 
 
 def main() -> None:
     """Run the pre-training from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="safetensors file to write"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=40.0)
-    parser.add_argument(
-        "--steps", type=int, default=0, help="exact steps instead of minutes"
-    )
-    parser.add_argument(
-        "--bank", type=Path, required=True, help="folder for rendered pictures"
-    )
-    parser.add_argument(
-        "--pictures", type=int, default=16_000, help="pictures in the bank"
-    )
-    parser.add_argument(
-        "--checkpoint", type=Path, help="state to resume (default: next to out)"
-    )
+    parser.add_argument("--steps", type=int, default=0, help="exact steps instead of minutes")
+    parser.add_argument("--bank", type=Path, required=True, help="folder for rendered pictures")
+    parser.add_argument("--pictures", type=int, default=16_000, help="pictures in the bank")
+    parser.add_argument("--checkpoint", type=Path, help="state to resume (default: next to out)")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)

@@ -19,8 +19,8 @@ CROWDED = replace(scene.PRETRAIN, apart=0.35)
 """Half of the pictures: objects touch more often, which is what segments fail at."""
 
 
-SHUFFLED = 0.3
-"""Share of pictures whose colour channels are permuted."""
+MIRRORED, SHUFFLED = 0.5, 0.3
+"""Shares of pictures that are mirrored and whose colour channels are permuted."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,10 @@ def open_bank(folder: Path, *, count: int) -> Bank:
         images.flush()
         instances.flush()
         done.touch()
-    return Bank(
-        np.load(images_file, mmap_mode="r"), np.load(instances_file, mmap_mode="r")
-    )
+    return Bank(np.load(images_file, mmap_mode="r"), np.load(instances_file, mmap_mode="r"))
 
 
-def batches(
-    bank: Bank, *, first: int, seed: int, pictures: int, clicks: int
-) -> Iterator[Clicks]:
+def batches(bank: Bank, *, first: int, seed: int, pictures: int, clicks: int) -> Iterator[Clicks]:
     """Draw training batches without end; batch number t depends on `seed` and t alone.
 
     Each picture is turned or mirrored, its channels are sometimes shuffled and their gain varies.
@@ -101,14 +97,10 @@ def batches(
         rows = rng.integers(len(bank.images), size=pictures)
         drawn = [_augment(rng, bank.images[row], bank.instances[row]) for row in rows]
         images = np.stack([image for image, _ in drawn]).transpose(0, 3, 1, 2)
-        points = np.stack(
-            [place_clicks(rng, regions, count=clicks) for _, regions in drawn]
-        )
+        points = np.stack([place_clicks(rng, regions, count=clicks) for _, regions in drawn])
         yield Clicks(
             torch.from_numpy(np.ascontiguousarray(images)),
-            torch.from_numpy(
-                np.stack([regions for _, regions in drawn]).astype(np.int64)
-            ),
+            torch.from_numpy(np.stack([regions for _, regions in drawn]).astype(np.int64)),
             torch.from_numpy(points),
         )
         number += 1
@@ -122,7 +114,7 @@ def _augment(
     """Turn, mirror and recolour one picture."""
     turns = int(rng.integers(4))
     image, regions = np.rot90(image, turns), np.rot90(regions, turns)
-    if rng.integers(2):
+    if rng.random() < MIRRORED:
         image, regions = image[:, ::-1], regions[:, ::-1]
     if rng.random() < SHUFFLED:
         image = image[..., rng.permutation(3)]
@@ -153,6 +145,4 @@ def place_clicks(
     ladder = np.cumsum(chance)
     at = np.searchsorted(ladder, rng.random(count) * ladder[-1], side="right")
     at = np.minimum(at, len(flat) - 1)
-    return np.stack((at % regions.shape[1], at // regions.shape[1]), axis=-1).astype(
-        np.float32
-    )
+    return np.stack((at % regions.shape[1], at // regions.shape[1]), axis=-1).astype(np.float32)

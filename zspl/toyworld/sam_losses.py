@@ -48,13 +48,9 @@ class AuxiliaryHead(nn.Module):
         step = instances.shape[-1] // (4 * grid)
         foreground = F.avg_pool2d((instances > 0).float(), step)
         outline = F.max_pool2d(_borders(instances).float(), step)
-        dense = F.binary_cross_entropy_with_logits(
-            logits, torch.stack((foreground, outline))
-        )
+        dense = F.binary_cross_entropy_with_logits(logits, torch.stack((foreground, outline)))
 
-        share = (
-            F.one_hot(instances, int(instances.max()) + 1).permute(0, 3, 1, 2).float()
-        )
+        share = F.one_hot(instances, int(instances.max()) + 1).permute(0, 3, 1, 2).float()
         share = F.avg_pool2d(share, step * 4).flatten(2)
         together = (share.transpose(1, 2) @ share).clamp(0.0, 1.0)
         unit = F.normalize(self.group(tokens), dim=-1)
@@ -130,9 +126,7 @@ def mask_loss(
     """
     wanted = target[:, None].expand_as(logits)
     entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    entropy = (entropy * weight[:, None]).mean(dim=(2, 3)) / weight.mean(dim=(1, 2))[
-        :, None
-    ]
+    entropy = (entropy * weight[:, None]).mean(dim=(2, 3)) / weight.mean(dim=(1, 2))[:, None]
     chance = logits.sigmoid()
     overlap = (chance * wanted).sum(dim=(2, 3))
     dice = 1 - (2 * overlap + 1) / (chance.sum(dim=(2, 3)) + wanted.sum(dim=(2, 3)) + 1)

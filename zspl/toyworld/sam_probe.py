@@ -77,9 +77,7 @@ def measure(
         best.append(best_ious(masks, picture.instances))
         painted = paint_majority(masks, picture.label)
         pair = picture.label.astype(np.int64) * classes + painted
-        confusion += np.bincount(pair.ravel(), minlength=classes**2).reshape(
-            classes, classes
-        )
+        confusion += np.bincount(pair.ravel(), minlength=classes**2).reshape(classes, classes)
     ious = np.concatenate(best)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - confusion.diagonal()
     return Report(
@@ -128,15 +126,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--pictures", type=int, default=100)
-    parser.add_argument(
-        "--corpus", choices=("benchmark", "pretrain"), default="benchmark"
-    )
-    parser.add_argument(
-        "--points", type=int, default=GENERATOR_SETTINGS["points_per_side"]
-    )
-    parser.add_argument(
-        "--iou", type=float, default=GENERATOR_SETTINGS["pred_iou_thresh"]
-    )
+    parser.add_argument("--corpus", choices=("benchmark", "pretrain"), default="benchmark")
+    parser.add_argument("--points", type=int, default=GENERATOR_SETTINGS["points_per_side"])
+    parser.add_argument("--iou", type=float, default=GENERATOR_SETTINGS["pred_iou_thresh"])
     parser.add_argument(
         "--stability", type=float, default=GENERATOR_SETTINGS["stability_score_thresh"]
     )

@@ -14,18 +14,26 @@ from torch import Tensor
 from zspl.errors import WeightsError
 from zspl.toyworld.scene import PRETRAIN_CLASSES
 
-GRAMMAR_WORDS: tuple[str, ...] = ("a", "photo", "of", "and", "plain", "background")
-"""Words of the captions that name no texture."""
+GRAMMAR_WORDS: tuple[str, ...] = ("a", "photo", "of", "and")
+"""Words of the captions that name nothing."""
+
+BACKGROUND_WORDS: tuple[str, ...] = ("plain", "background")
+"""Words of pre-training captions that no prompt may use: the shipped text vectors are measured
+from the background's, so that its own vector says nothing."""
 
 KNOWN_WORDS: frozenset[str] = frozenset(GRAMMAR_WORDS) | frozenset(PRETRAIN_CLASSES)
-"""Every word of the corpus."""
+"""Every word a prompt may use."""
+
+CORPUS_WORDS: frozenset[str] = KNOWN_WORDS | frozenset(BACKGROUND_WORDS)
+"""Every word of the pre-training captions."""
 
 
-def check(texts: Iterable[str]) -> None:
+def check(texts: Iterable[str], *, known: frozenset[str] = KNOWN_WORDS) -> None:
     """Refuse texts with words that the tiny CLIP has never seen.
 
     Args:
         texts: Prompts or class names; case does not matter.
+        known: The words that are allowed.
 
     Raises:
         WeightsError: if a word is unknown; the message lists the unknown and the known words.
@@ -34,7 +42,7 @@ def check(texts: Iterable[str]) -> None:
         >>> check(["a photo of a zebra"])
     """
     words = {word for text in texts for word in re.findall(r"[^\s.,]+", text.lower())}
-    unknown = sorted(words - KNOWN_WORDS)
+    unknown = sorted(words - known)
     if unknown:
         raise WeightsError(
             f"toyworld CLIP does not know {', '.join(map(repr, unknown))}: it was trained on "
@@ -49,9 +57,11 @@ class CheckedTokenizer:
 
     Attributes:
         stock: Tokenizer of open_clip with the model's context length.
+        known: Words that prompts may use.
     """
 
     stock: Callable[[list[str]], Tensor]
+    known: frozenset[str]
 
     def __call__(self, texts: str | Sequence[str]) -> Int64[Tensor, "K L"]:
         """Turn prompts into token ids, one row per prompt.
@@ -66,5 +76,5 @@ class CheckedTokenizer:
             WeightsError: if a prompt has a word outside the corpus.
         """
         prompts = [texts] if isinstance(texts, str) else list(texts)
-        check(prompts)
+        check(prompts, known=self.known)
         return self.stock(prompts)

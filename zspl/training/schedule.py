@@ -20,22 +20,22 @@ def poly_factor(iteration: int, *, total: int, power: float) -> float:
     return math.pow(1 - max(iteration - 1, 0) / total, power)
 
 
-def build_optimiser(model: nn.Module, recipe: Train) -> optim.SGD:
-    """Return SGD with two groups: the backbone, and all else at `head_multiplier` its rate.
+def build_optimiser(model: nn.Module, recipe: Train) -> optim.Optimizer:
+    """Return the optimiser with two groups: the backbone, and all else at `head_multiplier` its rate.
 
     Weight decay applies to every parameter, biases and batch norm included.
     """
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in model.named_parameters():
         groups[name.startswith("backbone.")].append(parameter)
-    return optim.SGD(
-        [
-            {"params": groups[True], "lr": recipe.learning_rate},
-            {"params": groups[False], "lr": recipe.learning_rate * recipe.head_multiplier},
-        ],
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
+    rated = [
+        {"params": groups[True], "lr": recipe.learning_rate},
+        {"params": groups[False], "lr": recipe.learning_rate * recipe.head_multiplier},
+    ]
+    if recipe.optimizer == "adamw":
+        betas = (recipe.momentum, 0.999)
+        return optim.AdamW(rated, betas=betas, weight_decay=recipe.weight_decay)
+    return optim.SGD(rated, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def set_learning_rate(optimiser: optim.Optimizer, recipe: Train, *, factor: float) -> None:
