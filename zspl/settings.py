@@ -201,7 +201,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
-            f"{path}: cannot be read ({error.strerror}); run where params.yaml lies or pass --params"
+            f"{path}: cannot be read ({error.strerror}); run where it lies or pass --params"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: is no YAML ({' '.join(str(error).split())})") from error

@@ -27,7 +27,7 @@ def test_a_full_disk_is_one_line_that_says_finished_work_stays(tmp_path):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(DiskError, match="no disk space left.*finished work stays"):
+    with pytest.raises(DiskError, match=r"no disk space left.*finished work stays"):
         atomic.write(tmp_path / "deep" / "a.txt", full)
 
 

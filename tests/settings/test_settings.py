@@ -15,7 +15,11 @@ def test_the_default_benchmark_is_valid():
     assert Settings.read(PARAMS).benchmark == "demo"
 
 
-@pytest.mark.parametrize("path", sorted((PARAMS.parent / "benchmarks").glob("*/params.yaml")), ids=lambda p: p.parent.name)
+@pytest.mark.parametrize(
+    "path",
+    sorted((PARAMS.parent / "benchmarks").glob("*/params.yaml")),
+    ids=lambda p: p.parent.name,
+)
 def test_every_benchmark_is_valid_and_named_after_its_folder(path):
     assert Settings.read(path).benchmark == path.parent.name
 
@@ -52,13 +56,21 @@ def test_every_missing_core_key_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("cells.splits", ["labeled_21"], r"cells\.splits: no 'labeled_21'\. Did you mean 'labeled_20'"),
+        (
+            "cells.splits",
+            ["labeled_21"],
+            r"cells\.splits: no 'labeled_21'\. Did you mean 'labeled_20'",
+        ),
         ("cells.labels", ["sam_gme"], r"cells\.labels: no 'sam_gme'\. Did you mean 'sam_gem'"),
         ("train.momentum", 1.5, r"train\.momentum: .*less than 1, got 1\.5"),
         ("train.epochs", 3, "set exactly one of epochs and iterations"),
         ("prepare.shards", [0, 2], r"shards must be 0, 1, \.\.\., n-1, got \[0, 2\]"),
         ("train.selection", "holdout", "prepare.holdout is 0"),
-        ("train.methods.unimatch", {"min_confidence": 1.5}, "min_confidence.*less than or equal to 1"),
+        (
+            "train.methods.unimatch",
+            {"min_confidence": 1.5},
+            "min_confidence.*less than or equal to 1",
+        ),
     ],
 )
 def test_a_wrong_value_is_one_clear_line(key, value, message):
@@ -74,7 +86,7 @@ def test_an_unknown_plugin_offers_the_nearest():
 
 
 def test_a_missing_file_says_what_to_do(tmp_path):
-    with pytest.raises(SettingsError, match="run where params.yaml lies or pass --params"):
+    with pytest.raises(SettingsError, match="run where it lies or pass --params"):
         Settings.read(tmp_path / "params.yaml")
 
 

@@ -47,6 +47,7 @@ def settings(out, **changes):
         "batch_unlabeled": 2,
         "epochs": None,
         "iterations": 6,
+        "optimizer": "sgd",
         "learning_rate": 0.05,
         "head_multiplier": 1.0,
         "momentum": 0.9,

@@ -23,6 +23,7 @@ def recipe(**changes):
         "batch_unlabeled": 2,
         "epochs": None,
         "iterations": 4,
+        "optimizer": "sgd",
         "learning_rate": 0.001,
         "head_multiplier": 10.0,
         "momentum": 0.9,

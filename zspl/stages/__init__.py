@@ -49,4 +49,6 @@ def _typed(stage: str, function: Any, instance: Mapping[str, str]) -> dict[str, 
     try:
         return {k: int(v) if k in numbers else v for k, v in instance.items()}
     except ValueError as error:
-        raise SettingsError(f"stage {stage}: {error}; {', '.join(numbers)} are whole numbers") from error
+        raise SettingsError(
+            f"stage {stage}: {error}; {', '.join(numbers)} are whole numbers"
+        ) from error

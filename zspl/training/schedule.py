@@ -21,7 +21,7 @@ def poly_factor(iteration: int, *, total: int, power: float) -> float:
 
 
 def build_optimiser(model: nn.Module, recipe: Train) -> optim.Optimizer:
-    """Return the optimiser with two groups: the backbone, and all else at `head_multiplier` its rate.
+    """Return the optimiser: the backbone at its rate, all else at `head_multiplier` times it.
 
     Weight decay applies to every parameter, biases and batch norm included.
     """

@@ -49,6 +49,7 @@ def cell_settings(out, **changes):
             "batch_unlabeled": 1,
             "epochs": None,
             "iterations": 1,
+            "optimizer": "sgd",
             "learning_rate": 0.1,
             "head_multiplier": 1,
             "momentum": 0,
