@@ -4,6 +4,7 @@ BOOTSTRAP ?= python3
 INSTALLER ?= uv
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
+ZSPL_SHARED ?= ../shared
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -22,6 +23,7 @@ demo: $(STAMP) ## Run the default benchmark and print its table.
 	dvc repro
 	@$(MAKE) --no-print-directory show FOLDER=.
 
+animals: export ZSPL_WEIGHTS ?= $(abspath $(ZSPL_SHARED))/weights
 animals: $(STAMP) data/voc_animals ## Run the benchmark on real photos and print its table.
 	dvc repro benchmarks/animals/dvc.yaml
 	@$(MAKE) --no-print-directory show FOLDER=benchmarks/animals
@@ -53,7 +55,9 @@ show:
 	@printf 'As a flow      .venv/bin/python -m flows.full_benchmark %s   (Prefect; README tells of the server)\n' '$(FOLDER)'
 
 data/voc_animals:
-	@printf '%s\n' 'zspl: data/voc_animals: no such folder; put or link the photos there (docs/benchmarks.md)' >&2; exit 2
+	@test -d '$(ZSPL_SHARED)/data/voc_animals' || { printf '%s\n' \
+	  'zspl: data/voc_animals: no such folder; put or link the photos there, or set ZSPL_SHARED (docs/results.md)' >&2; exit 2; }
+	@mkdir -p data && ln -s '$(abspath $(ZSPL_SHARED))/data/voc_animals' $@
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(BOOTSTRAP) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
