@@ -6,13 +6,16 @@ cannot see change. A plugin's `Settings` may have defaults, since its file is wa
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zspl import plugins
 from zspl.errors import SettingsError, suggestion
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+"""A key that becomes a folder's name."""
 
 
 class Section(BaseModel):
@@ -44,7 +47,7 @@ class Prepare(Section):
     """The data set and its splits."""
 
     dataset: Choice
-    splits: tuple[str, ...] = Field(min_length=1, description="Split names of the data set.")
+    splits: tuple[Name, ...] = Field(min_length=1, description="Split names of the data set.")
     shards: tuple[int, ...] = Field(min_length=1, description="0, 1, ..., number of shards - 1.")
     holdout: float = Field(
         ge=0, lt=1, description="Share of the labeled ids kept from training to select a model."
@@ -70,7 +73,7 @@ class Label(Section):
     """The pseudo labels: how they are calibrated, and the variants."""
 
     calibration_split: str = Field(description="The split whose labeled ids choose thresholds.")
-    variants: dict[str, LabelVariant]
+    variants: dict[Name, LabelVariant]
 
 
 class Cells(Section):
@@ -116,7 +119,7 @@ class Train(Section):
         description="What chooses the best model: labeled hold-out, val (as papers do), nothing."
     )
     methods: dict[str, dict[str, Any]] = Field(description="Settings by method plugin.")
-    models: dict[str, Model]
+    models: dict[Name, Model]
 
     @model_validator(mode="after")
     def _one_length(self) -> "Train":
@@ -140,6 +143,9 @@ class Settings(Section):
 
     benchmark: str = Field(pattern=r"^[a-z0-9_]+$", description="Names the experiment.")
     seed: int = Field(ge=0, description="Of everything that is not a training cell.")
+    threads: int = Field(
+        gt=0, description="Of one stage on a CPU; the order of sums depends on it."
+    )
     paths: Paths
     prepare: Prepare
     propose: dict[str, dict[str, Any]] = Field(description="Settings by proposer plugin.")

@@ -119,6 +119,7 @@ def test_train_depends_on_every_setting_of_its_section():
     declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["train"]["params"]
     expected = {f"train.{name}" for name in Train.model_fields} - {"train.methods", "train.models"}
     assert set(declared) == expected | {
+        "threads",
         "train.methods.${item.method}",
         "train.models.${item.model}",
     }

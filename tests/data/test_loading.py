@@ -174,9 +174,26 @@ def test_a_supervised_epoch_visits_each_labeled_image_once(make):
 
 def test_labeled_images_beyond_the_unlabeled_list_are_used_too(make):
     data = make(unlabeled=UNLABELED[:2], batch_labeled=1, batch_unlabeled=1)
-    assert data.iterations_per_epoch(EVERYTHING) == 3
+    assert data.iterations_per_epoch(EVERYTHING) == 2
     seen = {image_numbers(data.labeled_batch(step).image)[0] for step in range(3)}
     assert seen == {0, 1, 2}
+
+
+def test_an_epoch_is_one_pass_over_the_unlabeled_images_whatever_the_labeled_batch(make):
+    data = make(batch_labeled=1, batch_unlabeled=4)
+    assert data.iterations_per_epoch(EVERYTHING) == 2
+    seen = [n for step in range(2) for n in image_numbers(data.unlabeled_batch(step).weak)]
+    assert sorted(seen) == list(range(3, 11))
+
+
+@pytest.mark.parametrize("name", ["l1.png", "u2.png", "masks/l0.png"])
+def test_a_missing_image_or_mask_is_named_before_the_first_batch(make, folder, name):
+    (folder / name).rename(folder / "away.png")
+    try:
+        with pytest.raises(DataError, match=rf"{name}: no such (image|mask)"):
+            make(labels=False)
+    finally:
+        (folder / "away.png").rename(folder / name)
 
 
 def test_pseudo_labels_are_left_out_when_the_method_reads_none(make):

@@ -127,7 +127,7 @@ def test_an_unknown_published_data_set_is_a_settings_error():
 
 
 def test_backbones_table_sets_models_side_by_side_per_split():
-    table = backbones_table(results(models=("small", "large")), checkpoint="best")
+    table = backbones_table(results(models=("small", "large")), checkpoint="best", selection="val")
     assert table.display["model"].tolist() == ["small", "large", "small", "large"]
     assert list(table.display.columns[2:]) == ["supervised", "enhanced-sam_gem"]
 

@@ -67,6 +67,14 @@ def test_text_embeddings_are_unit_vectors_of_the_prompt(small):
     assert text.class_names == ("cat", "potted plant")
 
 
+def test_a_prompt_may_hold_other_braces_beside_the_gap(small):
+    encoder = clip.build(clip.Settings(image_size=32, prompt="a {kind} of {}"))
+    ids = open_clip.get_tokenizer("ViT-B-16")(["a {kind} of cat"])
+    with torch.inference_mode():
+        expected = small.encode_text(ids, normalize=True)
+    torch.testing.assert_close(encoder.text(["cat"]).vectors, expected)
+
+
 def test_settings_that_do_not_fit_the_model_are_refused(small):
     with pytest.raises(SettingsError, match="at most 4"):
         gem.build(gem.Settings(image_size=32, depth=7))
@@ -112,7 +120,10 @@ def test_the_tiny_model_refuses_words_it_never_saw(small, monkeypatch):
 
     monkeypatch.undo()
     monkeypatch.setenv("ZSPL_DEVICE", "cpu")
-    tokenizer = CheckedTokenizer(stock=open_clip.get_tokenizer("ViT-B-16"))
+    tokenizer = CheckedTokenizer(
+        stock=open_clip.get_tokenizer("ViT-B-16"),
+        known=frozenset({"a", "photo", "of", "zebra", "brick"}),
+    )
     monkeypatch.setattr(load, "load_clip", lambda: (small, tokenizer, MEAN, STD, 40))
     encoder = clip.build(clip.Settings(model="tiny"))
     assert encoder.dense(photo()).grid.shape == (24, 5, 5)

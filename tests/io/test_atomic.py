@@ -40,3 +40,14 @@ def test_publishing_a_folder_replaces_the_old_one(tmp_path):
     atomic.publish(tmp_path / "work", tmp_path / "final")
 
     assert [p.name for p in (tmp_path / "final").iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("name", ["file/a.txt", "file/deep/a.txt", "folder"])
+def test_a_file_or_folder_in_the_way_is_one_line_that_names_it(tmp_path, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(DiskError, match=rf"{name.split('/')[0]} is in the way .*; move it") as got:
+        atomic.write_text(tmp_path / name, "new")
+
+    assert "\n" not in str(got.value)

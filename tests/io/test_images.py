@@ -13,7 +13,8 @@ def test_a_palette_mask_keeps_its_ids(tmp_path):
     images.write_label(tmp_path / "a.png", label)
 
     np.testing.assert_array_equal(images.read_label(tmp_path / "a.png"), label)
-    assert Image.open(tmp_path / "a.png").mode == "P"
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "P"
 
 
 def test_the_palette_is_vocs():
@@ -68,3 +69,20 @@ def test_a_photo_is_turned_upright(tmp_path):
 def test_a_missing_image_says_what_to_check(tmp_path):
     with pytest.raises(DataError, match="no such image; check the data folder and the split"):
         images.read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_a_grey_image_of_more_than_8_bits_is_refused_instead_of_clipped(tmp_path, dtype):
+    Image.fromarray(np.full((2, 3), 1000, dtype)).save(tmp_path / "a.tif")
+
+    with pytest.raises(DataError, match="expected 8 bits per channel; convert to 8 bit"):
+        images.read_image(tmp_path / "a.tif")
+
+
+def test_a_decoder_that_fails_without_a_word_is_named_by_its_exception(tmp_path, monkeypatch):
+    def fails(_):
+        raise ValueError
+
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(DataError, match=r"image is not readable \(ValueError\)"):
+        images.read_image(tmp_path / "a.png")

@@ -1,11 +1,13 @@
 """Proposals, features and segment tables on disk."""
 
+import errno
 import hashlib
+from pathlib import Path
 
 import pytest
 import torch
 
-from zspl.errors import DataError
+from zspl.errors import DataError, DiskError
 from zspl.io.features import FeatureFile, write_features
 from zspl.io.proposals import ProposalFile, write_proposals
 from zspl.io.segments import read_segments, write_segments
@@ -91,3 +93,21 @@ def test_segment_rows_come_back_exactly(tmp_path):
     assert read_segments(tmp_path / "s.parquet") == {"a": (row, row), "c": (row,)}
     with pytest.raises(DataError, match="run the stage label first"):
         read_segments(tmp_path / "gone.parquet")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_features(path, {}, text("cat")),
+        lambda path: write_proposals(path, [("a", proposals(0, 1, 3, 3))]),
+        lambda path: write_segments(path, []),
+    ],
+)
+def test_a_full_disk_is_one_line_whichever_library_makes_the_bytes(tmp_path, monkeypatch, write):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DiskError, match="no disk space left"):
+        write(tmp_path / "0")
+    assert list(tmp_path.iterdir()) == []

@@ -237,3 +237,11 @@ def test_a_changed_file_is_checked_again(tmp_path, monkeypatch):
     (tmp_path / "m.pth").write_bytes(CONTENT[:-1])
     with pytest.raises(WeightsError):
         weights.resolve("m.pth", sha256=SHA256)
+
+
+@pytest.mark.parametrize("sha256", ["not hex at all", "abc", ""])
+def test_a_checksum_that_is_no_hex_string_is_one_line(tmp_path, monkeypatch, sha256):
+    monkeypatch.setenv("ZSPL_WEIGHTS", str(tmp_path))
+    (tmp_path / "m.pth").write_bytes(CONTENT)
+    with pytest.raises(WeightsError, match=r"m\.pth: its sha256 must be 6 to 64 hexadecimal"):
+        weights.resolve("m.pth", sha256=sha256)

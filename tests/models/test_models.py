@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from zspl import models, plugins
 from zspl.errors import SettingsError, UnknownPluginError, WeightsError
 from zspl.models.heads import deeplabv3plus, segformer
-from zspl.models.pretrained import read_state
+from zspl.models.pretrained import load_backbone_file, read_state
 from zspl.settings import plugin_settings
 
 WEIGHTS = Path(os.environ.get("ZSPL_SHARED", "../shared")) / "weights"
@@ -201,3 +201,14 @@ def test_a_pytorch_checkpoint_is_read_without_running_code(tmp_path):
     torch.save({"a": Path("x")}, tmp_path / "code.pth")
     with pytest.raises(WeightsError, match="not a readable checkpoint"):
         read_state(tmp_path / "code.pth")
+
+
+def test_a_checkpoint_of_anything_but_tensors_by_name_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZSPL_WEIGHTS", str(tmp_path))
+    module = torch.nn.Linear(2, 3)
+    torch.save([torch.ones(2)], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match=r"list\.pth: holds a list, expected tensors by name"):
+        load_backbone_file(module, "list.pth", sha256=None)
+    torch.save({**module.state_dict(), "bias": [0.0, 0.0, 0.0], "epoch": 3}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"a\.pth: lacks 1 of 2 tensors .*first: bias"):
+        load_backbone_file(module, "a.pth", sha256=None)

@@ -80,6 +80,14 @@ def test_a_wrong_value_is_one_clear_line(key, value, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["../..", "", "a/b", ".hidden"])
+def test_a_name_that_would_leave_the_artifacts_folder_is_refused(key):
+    variant = {"proposals": "none", "features": "clip", "labeler": {"name": "pixel_argmax"}}
+
+    with pytest.raises(SettingsError, match="should match pattern"):
+        Settings.read(PARAMS, {"label.variants": {key: variant}, "cells.labels": []})
+
+
 def test_an_unknown_plugin_offers_the_nearest():
     with pytest.raises(UnknownPluginError, match="Did you mean 'unimatch'"):
         Settings.read(PARAMS, {"train.methods.unimach": {}})

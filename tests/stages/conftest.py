@@ -73,6 +73,7 @@ def settings_below(out):
     return Settings.model_construct(
         benchmark="test",
         seed=0,
+        threads=1,
         paths=Paths(source=out, out=out, code=Path()),
         prepare=prepare,
         propose={"superpixels": {"segments": 40}},

@@ -65,6 +65,7 @@ def settings(out, **changes):
         {
             "benchmark": "test",
             "seed": 0,
+            "threads": 1,
             "paths": {"source": "x", "out": str(out), "code": "."},
             "prepare": {
                 "dataset": {"name": "toyworld"},

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 pytest.importorskip("open_clip")
 
@@ -106,6 +107,20 @@ def test_written_text_vectors_are_the_trained_ones_less_a_share_of_the_backgroun
 def test_missing_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"tiny_clip.safetensors is missing"):
         clip_weights.read(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "without a tensor", "no json"])
+def test_damaged_weights_ask_to_install_again(tmp_path: Path, damage: str) -> None:
+    weights, description = "tiny_clip.safetensors", "tiny_clip.json"
+    whole = (clip_weights.FOLDER / weights).read_bytes()
+    (tmp_path / weights).write_bytes(whole[:-100] if damage == "truncated" else whole)
+    text = "{" if damage == "no json" else (clip_weights.FOLDER / description).read_text()
+    (tmp_path / description).write_text(text)
+    if damage == "without a tensor":
+        save_file({"token_ids": torch.zeros(2, dtype=torch.int32)}, tmp_path / weights)
+    with pytest.raises(WeightsError, match=r"damaged .*; install zspl again") as got:
+        clip_weights.read(tmp_path)
+    assert "\n" not in str(got.value)
 
 
 def test_contrastive_loss_is_the_mean_of_both_cross_entropies_written_out() -> None:

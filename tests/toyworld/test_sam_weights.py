@@ -74,6 +74,14 @@ def test_load_sam_says_when_the_file_is_missing_or_another_model(
         load_sam(other)
 
 
+def test_a_damaged_sam_file_asks_to_install_again(tmp_path: Path) -> None:
+    damaged = tmp_path / "sam.safetensors"
+    damaged.write_bytes(WEIGHTS.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="reinstall the package") as got:
+        load_sam(damaged)
+    assert "\n" not in str(got.value)
+
+
 def test_decode_draws_the_same_masks_as_the_stock_decoder(sam: torch.nn.Module) -> None:
     torch.manual_seed(0)
     embedding = torch.randn(2, 128, 12, 12)

@@ -1,10 +1,12 @@
+import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from zspl.errors import DataError
+from zspl.errors import DataError, DiskError
 from zspl.io.classes import ClassTable
 from zspl.records import ImageRecord, Split
 from zspl.settings import Train
@@ -122,15 +124,49 @@ def test_history_drops_a_torn_line_and_what_will_come_again(tmp_path):
     assert [(line["iteration"], line["loss"]) for line in lines] == [(1, 1), (2, 2), (3, 9)]
 
 
+def test_history_is_rewritten_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    History(path, iteration=0).add({"loss": 1.0}, iteration=1)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DiskError, match="no disk space left"):
+        History(path, iteration=1)
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    model = network()
+    optimiser = build_optimiser(model, recipe())
+    checkpoints.save(tmp_path, model, optimiser, Progress(iteration=1))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DiskError, match="no disk space left"):
+        checkpoints.save(tmp_path, model, optimiser, Progress(iteration=2))
+    with pytest.raises(DiskError, match="no disk space left"):
+        checkpoints.save_weights(tmp_path / "last.safetensors", model.state_dict())
+    assert checkpoints.resume(tmp_path, model, optimiser).iteration == 1
+
+
 def test_selection_takes_the_list_it_is_told_and_refuses_an_empty_one(tmp_path):
     table = ClassTable.plain(("background", "thing"), prompts=("thing",))
     split = Split(name="few", labeled=("a",), holdout=(), unlabeled=(), val=("b",))
     records = {
         image_id: ImageRecord(
-            image_id=image_id, image_path=tmp_path / image_id, label_path=None, digest=""
+            image_id=image_id, image_path=tmp_path / image_id, label_path=tmp_path / "m", digest=""
         )
         for image_id in "ab"
     }
+    (tmp_path / "b").touch()
+    with pytest.raises(DataError, match="m: no such mask"):
+        choose("val", split, records=records, table=table)
+    (tmp_path / "m").touch()
     chosen = choose("val", split, records=records, table=table)
     assert [record.image_id for record in chosen.records] == ["b"]
     assert choose("last", split, records=records, table=table).records == []

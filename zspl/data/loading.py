@@ -26,6 +26,7 @@ from zspl.data.stock import Stock
 from zspl.data.strong import strong_view
 from zspl.errors import DataError, ZsplError
 from zspl.io.classes import ClassTable
+from zspl.io.records import check_files
 from zspl.records import ImageRecord, LabeledBatch, Split, UnlabeledBatch
 from zspl.seeding import generator
 from zspl.settings import Train
@@ -81,7 +82,7 @@ class TrainingData:
         pseudo_labels: A folder with one `<image id>.png` of class ids per unlabeled image.
 
     Raises:
-        DataError: if a labeled image has no mask, or an unlabeled one no pseudo label.
+        DataError: if an image, a labeled one's mask or an unlabeled one's pseudo label is missing.
     """
 
     def __init__(
@@ -114,14 +115,17 @@ class TrainingData:
         )
 
     def iterations_per_epoch(self, needs: Collection[str]) -> int:
-        """Return the steps of one pass over the longer list that a method reads.
+        """Return the steps of one pass over the unlabeled list, or the only list a method reads.
+
+        As in UniMatch, `batch_unlabeled` alone decides; a longer labeled list goes on in the
+        next epoch where it stopped.
 
         Raises:
             DataError: if the method needs unlabeled images and the split has none.
         """
         if "unlabeled" not in needs:
             return len(self._once)
-        return max(len(self._repeated), len(self._unlabeled_stream()))
+        return len(self._unlabeled_stream())
 
     def labeled_batch(self, step: int, *, repeated: bool = True) -> LabeledBatch:
         """Return the labeled crops of a step.
@@ -280,6 +284,8 @@ def _check(records: Mapping[str, ImageRecord], split: Split) -> None:
     for image_id in split.labeled:
         if records[image_id].label_path is None:
             raise DataError(f"split {split.name}: labeled image {image_id!r} has no mask; add it")
+    check_files((records[image_id] for image_id in split.labeled), masks=True)
+    check_files((records[image_id] for image_id in split.unlabeled), masks=False)
 
 
 def _check_labels(stock: Stock, split: Split) -> None:

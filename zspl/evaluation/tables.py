@@ -95,7 +95,7 @@ def methods_table(
     for entry in _published_rows(published, results.labeled_images):
         display.append({k: v if isinstance(v, str) else f"{v:.2f}" for k, v in entry.items()})
         numbers.append(entry)
-    chosen = _CHOSEN[selection] if checkpoint == "best" else "last checkpoint"
+    chosen = _chosen(checkpoint, selection)
     notes = [f"Ours: mIoU % on val at original size, {chosen}, mean ± std (seeds)."]
     if len(published):
         notes.append(
@@ -109,6 +109,10 @@ def methods_table(
         numbers=_published_last(pd.DataFrame(numbers)),
         notes=tuple(notes),
     )
+
+
+def _chosen(checkpoint: str, selection: str) -> str:
+    return _CHOSEN[selection] if checkpoint == "best" else "last checkpoint"
 
 
 def _heading(split: object, results: Results) -> str:
@@ -135,7 +139,7 @@ def _published_rows(
     ]
 
 
-def backbones_table(results: Results, *, checkpoint: str) -> Table:
+def backbones_table(results: Results, *, checkpoint: str, selection: str) -> Table:
     """Backbones x methods, one block of rows per split."""
     display: list[dict[str, str]] = []
     numbers: list[dict[str, str | float]] = []
@@ -159,7 +163,7 @@ def backbones_table(results: Results, *, checkpoint: str) -> Table:
         title="Backbones x methods, mIoU %",
         display=pd.DataFrame(display),
         numbers=pd.DataFrame(numbers),
-        notes=(f"mIoU % on val, {checkpoint} checkpoint, mean ± std (seeds).",),
+        notes=(f"mIoU % on val, {_chosen(checkpoint, selection)}, mean ± std (seeds).",),
     )
 
 
@@ -185,7 +189,7 @@ def zero_shot_table(results: Results, *, calibration_split: str) -> Table:
     )
 
 
-def cells_table(results: Results) -> Table:
+def cells_table(results: Results, *, selection: str) -> Table:
     """Every training with its best and its last checkpoint."""
     display = results.cells.rename(columns={"row": "method"}).astype(object)
     for column in ("best", "last"):
@@ -195,6 +199,7 @@ def cells_table(results: Results) -> Table:
         title="Every training, best and last checkpoint, mIoU %",
         display=display,
         numbers=results.cells.rename(columns={"row": "method"}),
+        notes=(f"best: {_CHOSEN[selection]}.",),
     )
 
 

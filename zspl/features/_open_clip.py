@@ -102,7 +102,7 @@ class ClipEncoder:
         Raises:
             WeightsError: if the tiny model does not know a word.
         """
-        ids = self._clip.tokenizer([self._settings.prompt.format(name) for name in names])
+        ids = self._clip.tokenizer([self._settings.prompt.replace("{}", name) for name in names])
         vectors = self._clip.model.encode_text(ids.to(self.device), normalize=True)
         return TextEmbeddings(vectors=vectors.float().cpu(), class_names=tuple(names))
 

@@ -26,6 +26,12 @@ def _disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
             raise DiskError(f"{path}: not writable ({error.strerror}); check its rights") from error
+        if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}:
+            above = existing_parent(path)
+            raise DiskError(
+                f"{path}: cannot be written, {path if above.is_dir() else above} is in the way "
+                f"({error.strerror}); move it elsewhere"
+            ) from error
         raise
 
 
@@ -40,8 +46,12 @@ def existing_parent(path: Path) -> Path:
 def write(path: Path, writer: Callable[[Path], None]) -> None:
     """Let `writer` fill a temporary file beside `path`, then rename it into place.
 
+    `writer` must let OSError through; a library that reports a full disk in its own way
+    serialises to memory, for `write_bytes`.
+
     Raises:
-        DiskError: if the disk is full or the folder is not writable; no part of the file stays.
+        DiskError: if the disk is full, the folder is not writable, or a file or folder is in the
+            way; no part of the file stays.
     """
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

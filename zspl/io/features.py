@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from zspl.errors import DataError
 from zspl.io import atomic
@@ -43,7 +43,7 @@ def write_features(path: Path, features: Mapping[str, DenseFeatures], text: Text
         "sizes": {image_id: dense.image_size for image_id, dense in features.items()},
     }
     metadata = {_FACTS: json.dumps(facts, sort_keys=True)}
-    atomic.write(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    atomic.write_bytes(path, save(tensors, metadata=metadata))
 
 
 class FeatureFile:

@@ -14,15 +14,24 @@ Pixels = npt.NDArray[np.uint8]
 
 def _open(path: Path, *, what: str) -> Image.Image:
     try:
-        image = Image.open(path)
-        image.load()
+        image = _loaded(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such {what}; check the data folder and the split") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: {what} is not readable ({reason}); replace the file") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {what} is too large ({error}); shrink it") from error
+    return image
+
+
+def _loaded(path: Path) -> Image.Image:
+    image = Image.open(path)
+    try:
+        image.load()
+    except BaseException:
+        image.close()
+        raise
     return image
 
 
@@ -30,9 +39,15 @@ def read_image(path: Path) -> Image.Image:
     """Read a photo as 8-bit RGB, upright.
 
     Raises:
-        DataError: if the file is missing, truncated or no image.
+        DataError: if the file is missing, truncated, no image, or has over 8 bits per grey pixel.
     """
-    return ImageOps.exif_transpose(_open(path, what="image")).convert("RGB")
+    image = _open(path, what="image")
+    if image.mode.startswith(("I", "F")):
+        # Pillow would clip these values to 255, which is white nearly everywhere.
+        raise DataError(
+            f"{path}: image has mode {image.mode}, expected 8 bits per channel; convert to 8 bit"
+        )
+    return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def read_label(path: Path, *, size: tuple[int, int] | None = None) -> Pixels:

@@ -53,7 +53,9 @@ def _write(path: Path, columns: dict[str, list[Any]], sizes: dict[str, tuple[int
         list(zip(_COLUMNS, types, strict=True)), metadata={_IMAGES: json.dumps(sizes).encode()}
     )
     table = pa.table(columns, schema=schema)
-    atomic.write(path, lambda temporary: parquet.write_table(table, temporary, compression="zstd"))
+    buffer = pa.BufferOutputStream()
+    parquet.write_table(table, buffer, compression="zstd")
+    atomic.write_bytes(path, buffer.getvalue().to_pybytes())
 
 
 class ProposalFile:

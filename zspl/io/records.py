@@ -72,6 +72,21 @@ def read_records(path: Path) -> dict[str, ImageRecord]:
     return {record.image_id: record for record in records}
 
 
+def check_files(records: Iterable[ImageRecord], *, masks: bool) -> None:
+    """Check that every image, and with `masks` its mask, is a file.
+
+    Raises:
+        DataError: naming the first file that is not there.
+    """
+    for record in records:
+        if not record.image_path.is_file():
+            raise DataError(f"{record.image_path}: no such image; check the data folder")
+        if masks and record.label_path is None:
+            raise DataError(f"{record.image_path}: image has no mask; add it and prepare again")
+        if masks and record.label_path is not None and not record.label_path.is_file():
+            raise DataError(f"{record.label_path}: no such mask; check the data folder")
+
+
 def _record(line: str, *, where: str) -> ImageRecord:
     try:
         values = json.loads(line)

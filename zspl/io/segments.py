@@ -38,7 +38,9 @@ def write_segments(path: Path, images: Iterable[tuple[str, Iterable[SegmentRow]]
     schema = pa.schema([("image_id", pa.string()), *zip(_FIELDS, types, strict=True)])
     rows = [{"image_id": image_id, **asdict(row)} for image_id, rows in images for row in rows]
     table = pa.Table.from_pylist(rows, schema=schema)
-    atomic.write(path, lambda temporary: parquet.write_table(table, temporary, compression="zstd"))
+    buffer = pa.BufferOutputStream()
+    parquet.write_table(table, buffer, compression="zstd")
+    atomic.write_bytes(path, buffer.getvalue().to_pybytes())
 
 
 def read_segments(path: Path) -> dict[str, tuple[SegmentRow, ...]]:

@@ -32,8 +32,8 @@ def resolve(name: str, *, sha256: str | None = None) -> Path:
             6), or None to accept any content.
 
     Raises:
-        WeightsError: if `name` leaves the folder, the file is missing, or its checksum differs.
-        ValueError: if `sha256` is no hexadecimal checksum.
+        WeightsError: if `name` leaves the folder, the file is missing, its checksum differs, or
+            `sha256` is no hexadecimal checksum.
     """
     path = _inside(name)
     if not path.is_file():
@@ -73,9 +73,10 @@ def download(url: str, *, sha256: str | None, to: Path, patience: Patience | Non
         `to`.
 
     Raises:
-        WeightsError: if there is no network, the server refuses, or sends other bytes.
+        WeightsError: if there is no network, the server refuses, or sends other bytes, or `sha256`
+            is no hexadecimal checksum.
         DiskError: if the disk is full or the folder is not writable.
-        ValueError: if `url` is not http(s) or `sha256` is no hexadecimal checksum.
+        ValueError: if `url` is not http(s).
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"url must begin with http:// or https://, got {url!r}")
@@ -109,7 +110,10 @@ def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 - part
 def _matches(path: Path, sha256: str) -> bool:
     wanted = sha256.lower()
     if len(wanted) not in _SHA256_DIGITS or set(wanted) - set("0123456789abcdef"):
-        raise ValueError(f"sha256 must be 6 to 64 hexadecimal digits, got {sha256!r}")
+        raise WeightsError(
+            f"{path}: its sha256 must be 6 to 64 hexadecimal digits, got {sha256!r}; "
+            "correct it, or leave it out to take the file as it is"
+        )
     return file_sha256(path).startswith(wanted)
 
 

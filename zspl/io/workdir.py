@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from zspl.errors import DataError
 from zspl.io import atomic
 
 
@@ -29,10 +30,20 @@ def source_files() -> list[Path]:
 
 
 def open_workdir(folder: Path, *, made_under: str) -> Path:
-    """Return `folder`, emptied unless it holds work made under the same fingerprint."""
+    """Return `folder`, emptied unless it holds work made under the same fingerprint.
+
+    Hidden files below it are halves that a killed `atomic.write` left; they are deleted.
+
+    Raises:
+        DataError: if a file lies where the folder belongs.
+        DiskError: if the folder cannot be written.
+    """
+    if folder.is_file():
+        raise DataError(f"{folder}: expected a folder for unfinished work, found a file; move it")
     stamp = folder / "fingerprint.txt"
     if folder.exists() and (not stamp.exists() or stamp.read_text() != made_under):
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    for rest in [path for path in folder.rglob(".*") if path.is_file()]:
+        rest.unlink()
     atomic.write_text(stamp, made_under)
     return folder

@@ -65,13 +65,15 @@ def load_backbone_file(module: nn.Module, name: str, *, sha256: str | None) -> N
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a .safetensors or PyTorch checkpoint without running code from it.
 
+    Entries that are no tensor, such as an epoch number, are left out.
+
     Raises:
-        WeightsError: if the file is missing or damaged.
+        WeightsError: if the file is missing, damaged or holds no tensors by name.
     """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        state: object = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such checkpoint; run the stage that writes it") from error
     except UNREADABLE as error:
@@ -79,7 +81,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path}: not a readable checkpoint ({reason}); fetch it again"
         ) from error
-    return dict(state)
+    if not isinstance(state, Mapping):
+        raise WeightsError(
+            f"{path}: holds a {type(state).__name__}, expected tensors by name; save a state_dict"
+        )
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
 
 def create_from_hub(create: Callable[[], nn.Module], *, what: str) -> nn.Module:

@@ -10,7 +10,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from zspl.errors import SettingsError
+import torch
+
+from zspl.errors import DiskError, SettingsError
 from zspl.observer import Observer
 from zspl.settings import Settings
 
@@ -24,12 +26,21 @@ def run(stage: str, settings: Settings, observer: Observer, **instance: str) -> 
 
     Raises:
         SettingsError: if the stage is unknown, or `instance` lacks or has too many keys.
+        DiskError: if a file or folder cannot be read or written.
         ZsplError: whatever the stage finds wrong with its inputs.
     """
     if stage not in STAGES:
         raise SettingsError(f"no stage {stage!r}; stages: {', '.join(STAGES)}")
     function = importlib.import_module(f"zspl.stages.{stage}").run
-    result: Summary = function(settings, observer, **_typed(stage, function, instance))
+    arguments = _typed(stage, function, instance)
+    torch.set_num_threads(settings.threads)
+    try:
+        result: Summary = function(settings, observer, **arguments)
+    except OSError as error:
+        raise DiskError(
+            f"stage {stage}: {error.filename or 'a file'}: {error.strerror or error}; mend it and "
+            "run again, finished work stays"
+        ) from error
     return result
 
 

@@ -18,7 +18,7 @@ from zspl.io import atomic
 from zspl.io.classes import ClassTable
 from zspl.io.images import Pixels, read_label, write_label
 from zspl.io.layout import Cell, Layout
-from zspl.io.records import read_records
+from zspl.io.records import check_files, read_records
 from zspl.io.splits import read_split
 from zspl.observer import Observer
 from zspl.records import ImageRecord
@@ -64,15 +64,20 @@ def run(  # noqa: PLR0913 - the parameters are the instance's keys on the comman
 
 
 def _run_cell(settings: Settings, observer: Observer, cell: Cell) -> Mapping[str, float]:
-    if cell.model not in settings.train.models:
-        hint = suggestion(cell.model, settings.train.models)
-        raise SettingsError(f"train.models has no {cell.model!r}. {hint}")
+    for key, name, known in (
+        ("train.methods", cell.method, settings.train.methods),
+        ("train.models", cell.model, settings.train.models),
+        ("prepare.splits", cell.split, settings.prepare.splits),
+        ("label.variants", cell.labels or "", {**settings.label.variants, "": None}),
+    ):
+        if name not in known:
+            raise SettingsError(f"evaluate: {key} has no {name!r}. {suggestion(name, known)}")
     layout = Layout(settings.paths.out)
     files = _checkpoints(layout.cell(cell))
     table = ClassTable.read(layout.classes)
     split = read_split(layout.split(cell.split))
-    known = read_records(layout.records)
-    records = _records(known, split.val, what=f"val of {cell.split}")
+    images = read_records(layout.records)
+    records = _records(images, split.val, what=f"val of {cell.split}")
     observer.params(_cell_facts(settings, cell, images=len(split.labeled) + len(split.holdout)))
 
     work = _fresh(layout.work("evaluate", *cell.path.parts))
@@ -174,7 +179,9 @@ def _records(
             )
         if known[image_id].label_path is None:
             raise DataError(f"{what}: {image_id!r} has no mask, nothing to score it against")
-    return [known[image_id] for image_id in ids]
+    records = [known[image_id] for image_id in ids]
+    check_files(records, masks=True)
+    return records
 
 
 def _cell_facts(

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,16 @@ def run(settings: Settings, observer: Observer, *, variant: str) -> Mapping[str,
     return summary
 
 
+def _check_watched(files: Sequence[Path], source: Path) -> None:
+    """Refuse ready label maps outside the source, whose changes DVC would not see."""
+    for folder in {path.parent for path in files}:
+        if not folder.resolve().is_relative_to(source.resolve()):
+            raise SettingsError(
+                f"{folder}: label maps must lie below paths.source ({source}), where DVC watches "
+                "them; move them there"
+            )
+
+
 def _prepare(settings: Settings, layout: Layout, name: str) -> _Job:
     """Check every input that is cheap to check, and open the work folder."""
     variant = _variant(settings, name)
@@ -97,7 +107,9 @@ def _prepare(settings: Settings, layout: Layout, name: str) -> _Job:
     if labeler.threshold == "calibrated":
         calibration = _calibration_images(layout, split, images)
     reader = InputReader(layout, variant, table)
-    files = reader.files(shards) + labeler.files([placed.record.image_id for placed in images])
+    ready = labeler.files([placed.record.image_id for placed in images])
+    _check_watched(ready, settings.paths.source)
+    files = reader.files(shards) + ready
     identity = {
         "variant": _identity(variant),
         "classes": asdict(table),

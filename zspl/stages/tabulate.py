@@ -1,9 +1,11 @@
 """tabulate: put all scores of a benchmark into tables, figures and one page."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from zspl.evaluation import METRICS
 from zspl.evaluation.figures import draw_figures
 from zspl.evaluation.page import page
 from zspl.evaluation.results import Results, read_published, read_results
@@ -19,6 +21,7 @@ from zspl.evaluation.tables import (
 )
 from zspl.io import atomic
 from zspl.io.layout import Layout
+from zspl.io.splits import read_split
 from zspl.observer import Observer
 from zspl.settings import Settings
 
@@ -44,14 +47,14 @@ def run(settings: Settings, observer: Observer) -> Mapping[str, float]:
     selection = settings.train.selection
     tables = [methods_table(results, published, checkpoint=checkpoint, selection=selection)]
     if len(settings.cells.models) > 1:
-        tables.append(backbones_table(results, checkpoint=checkpoint))
+        tables.append(backbones_table(results, checkpoint=checkpoint, selection=selection))
     if settings.label.variants:
         split = settings.label.calibration_split
         tables.append(zero_shot_table(results, calibration_split=split))
-    tables.append(cells_table(results))
+    tables.append(cells_table(results, selection=selection))
     for table in tables:
         write_table(table, work)
-    missing = missing_notes(results)
+    missing = [*missing_notes(results), *budget_notes(settings, layout)]
     figures = draw_figures(settings, results, work)
     title = f"zspl benchmark: {settings.benchmark}"
     html = page(title, tables, figures=figures, missing=missing)
@@ -69,6 +72,30 @@ def missing_notes(results: Results) -> list[str]:
     return [
         f"No score for {len(results.missing)} item(s), shown as a dash or a smaller n: {names}."
     ]
+
+
+def budget_notes(settings: Settings, layout: Layout) -> list[str]:
+    """Name the splits whose cells used a threshold from masks that are not among their labels."""
+    calibrated = [name for name in settings.cells.labels if _is_calibrated(layout, name)]
+    if not (calibrated and settings.cells.label_methods):
+        return []
+    source = read_split(layout.split(settings.label.calibration_split))
+    notes = []
+    for name in settings.cells.splits:
+        split = read_split(layout.split(name))
+        own = {*split.labeled, *split.holdout}
+        foreign = {*source.labeled, *source.holdout} - own
+        if foreign:
+            notes.append(
+                f"{name}: the thresholds of {', '.join(calibrated)} were calibrated with "
+                f"{len(foreign)} masks of {source.name} that are not among its labels."
+            )
+    return notes
+
+
+def _is_calibrated(layout: Layout, variant: str) -> bool:
+    path = layout.label_score(variant) / METRICS
+    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("calibrated"))
 
 
 def _for_terminal(tables: Sequence[Table], missing: Sequence[str]) -> str:

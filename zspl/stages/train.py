@@ -80,7 +80,8 @@ def run(  # noqa: PLR0913 - a cell is named by all of these
     atomic.publish(finished, layout.cell(cell))
     shutil.rmtree(work)
     observer.artifact(layout.cell(cell) / "summary.json")
-    return {key: float(v) for key, v in summary.items() if isinstance(v, int | float)}
+    numbers = {key: float(v) for key, v in summary.items() if isinstance(v, int | float)}
+    return {**numbers, "seconds": round(progress.seconds, 1)}
 
 
 def _check_instance(settings: Settings, cell: Cell) -> None:
@@ -195,7 +196,6 @@ def _summary(training: Training, progress: Progress) -> dict[str, str | int | fl
     best = progress.best
     return {
         "iterations": training.iterations,
-        "seconds": round(progress.seconds, 1),
         "selection": training.selection.name,
         "best_iteration": None if best is None else best.iteration,
         "best_selection_miou": None if best is None else best.score,

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int64
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from zspl.errors import WeightsError
+from zspl.io import atomic
 from zspl.toyworld.vocabulary import CORPUS_WORDS, KNOWN_WORDS, CheckedTokenizer, check
 
 if TYPE_CHECKING:
@@ -162,10 +164,9 @@ def write(state: dict[str, Tensor], folder: Path, *, image_size: int = SHIPPED_S
     }
     tensors = {name: value.to(torch.float16).contiguous() for name, value in changed.items()}
     tensors["token_ids"] = used_ids().to(torch.int32)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "tiny_clip.safetensors")
+    atomic.write_bytes(folder / "tiny_clip.safetensors", save(tensors))
     cfg |= {"mean": MEAN.flatten().tolist(), "std": STD.flatten().tolist()}
-    (folder / "tiny_clip.json").write_text(json.dumps(cfg, indent=2) + "\n", encoding="utf-8")
+    atomic.write_text(folder / "tiny_clip.json", json.dumps(cfg, indent=2) + "\n")
 
 
 def read(folder: Path) -> tuple["open_clip.CLIP", dict[str, Any]]:
@@ -178,12 +179,23 @@ def read(folder: Path) -> tuple["open_clip.CLIP", dict[str, Any]]:
         The model in evaluation mode, float32, and its configuration with `mean` and `std`.
 
     Raises:
-        WeightsError: if a file is missing.
+        WeightsError: if a file is missing or damaged.
     """
     weights, description = folder / "tiny_clip.safetensors", folder / "tiny_clip.json"
     for path in (weights, description):
         if not path.is_file():
             raise WeightsError(f"{path.name} is missing beside the package; install zspl again")
+    try:
+        return _read(weights, description)
+    except (SafetensorError, OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"{folder}: the files tiny_clip.* are damaged ({type(error).__name__}: {reason}); "
+            "install zspl again"
+        ) from error
+
+
+def _read(weights: Path, description: Path) -> tuple["open_clip.CLIP", dict[str, Any]]:
     cfg = json.loads(description.read_text(encoding="utf-8"))
     state = {name: value.float() for name, value in load_file(weights).items()}
     ids = state.pop("token_ids").long()

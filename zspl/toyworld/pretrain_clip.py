@@ -5,6 +5,7 @@ last checkpoint and draws the same batches, since each step seeds its own genera
 """
 
 import argparse
+import io
 import math
 import time
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from zspl.io import atomic
 from zspl.toyworld import clip_weights, corpus
 
 _REPORT_EVERY = 50
@@ -139,16 +141,16 @@ def _step(
 
 
 def _save(path: Path, model: nn.Module, optimizer: torch.optim.AdamW, step: int) -> None:
-    partial = path.with_suffix(".partial")
+    buffer = io.BytesIO()
     torch.save(
         {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "step": step,
         },
-        partial,
+        buffer,
     )
-    partial.replace(path)
+    atomic.write_bytes(path, buffer.getvalue())
 
 
 def train(out: Path, *, recipe: Recipe, minutes: float, stop_after: int | None = None) -> bool:

@@ -1,6 +1,7 @@
 """Pre-train the tiny SAM of the toy world: `python -m zspl.toyworld.pretrain_sam`."""
 
 import argparse
+import io
 import logging
 import math
 import time
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from zspl.io import atomic
 from zspl.toyworld.sam import build, save_sam
 from zspl.toyworld.sam_corpus import Bank, Clicks, batches, open_bank
 from zspl.toyworld.sam_losses import AuxiliaryHead, decode, mask_loss
@@ -185,17 +187,10 @@ def train(run: Run, recipe: Recipe, *, bank: Bank, out: Path, checkpoint: Path) 
 
 def _save(run: Run, out: Path, checkpoint: Path) -> None:
     """Write the state and the weights so that a kill leaves whole files behind."""
-    new_state, new_weights = _part(checkpoint), _part(out)
-    new_state.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(run.state(), new_state)
-    new_state.replace(checkpoint)
-    save_sam(run.sam, new_weights)
-    new_weights.replace(out)
-
-
-def _part(path: Path) -> Path:
-    """Name the file that is written before it takes the place of `path`."""
-    return path.with_name(path.name + ".part")
+    buffer = io.BytesIO()
+    torch.save(run.state(), buffer)
+    atomic.write_bytes(checkpoint, buffer.getvalue())
+    save_sam(run.sam, out)
 
 
 def main() -> None:

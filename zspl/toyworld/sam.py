@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import nn
 
 from zspl.errors import WeightsError
+from zspl.io import atomic
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -75,9 +77,8 @@ def save_sam(sam: nn.Module, path: Path) -> None:
         sam: A model made by `build`.
         path: The file to write; its folder is made if missing.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     halves = {name: value.detach().half().contiguous() for name, value in sam.state_dict().items()}
-    save_file(halves, path)
+    atomic.write_bytes(path, save(halves))
 
 
 def load_sam(path: Path = WEIGHTS) -> "Sam":
@@ -87,7 +88,7 @@ def load_sam(path: Path = WEIGHTS) -> "Sam":
         path: A file written by `save_sam`; the one shipped in the package by default.
 
     Raises:
-        WeightsError: The file is missing or does not fit the model.
+        WeightsError: The file is missing, damaged or does not fit the model.
     """
     if not path.is_file():
         raise WeightsError(
@@ -95,12 +96,13 @@ def load_sam(path: Path = WEIGHTS) -> "Sam":
             "reinstall the package or run python -m zspl.toyworld.pretrain_sam"
         )
     sam = build()
-    weights = {name: value.float() for name, value in load_file(path).items()}
     try:
+        weights = {name: value.float() for name, value in load_file(path).items()}
         sam.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
+    except (SafetensorError, OSError, RuntimeError, LookupError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(
-            f"{path}: expected the weights of the tiny SAM, got others: {reason[:200]}"
+            f"{path}: expected the weights of the tiny SAM, got others "
+            f"({reason[:200]}); reinstall the package"
         ) from error
     return sam.eval().requires_grad_(requires_grad=False).to(torch.float32)

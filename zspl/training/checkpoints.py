@@ -1,11 +1,12 @@
 """What a training leaves on disk so that a killed one continues as if nothing had happened."""
 
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn, optim
 
 from zspl.errors import DataError
@@ -53,7 +54,7 @@ def save_weights(path: Path, state: State) -> None:
         DiskError: if the disk is full or the folder is not writable.
     """
     contiguous = {key: value.contiguous() for key, value in state.items()}
-    atomic.write(path, lambda temporary: save_file(contiguous, temporary))
+    atomic.write_bytes(path, to_safetensors(contiguous))
 
 
 def save(folder: Path, model: nn.Module, optimiser: optim.Optimizer, progress: Progress) -> None:
@@ -70,7 +71,9 @@ def save(folder: Path, model: nn.Module, optimiser: optim.Optimizer, progress: P
         "optimiser": optimiser.state_dict(),
         "best": best and {"iteration": best.iteration, "score": best.score, "model": best.model},
     }
-    atomic.write(folder / CHECKPOINT, lambda temporary: torch.save(content, temporary))
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    atomic.write_bytes(folder / CHECKPOINT, buffer.getvalue())
 
 
 def resume(folder: Path, model: nn.Module, optimiser: optim.Optimizer) -> Progress:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from zspl.io import atomic
+
 
 class History:
     """Appends numbers to metrics.jsonl, with the number of finished iterations."""
@@ -13,7 +15,7 @@ class History:
         """Open the file and drop what was written after `iteration`, which will come again."""
         self._path = path
         kept = [line for line in _lines(path) if _iteration(line) <= iteration]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        atomic.write_text(path, "".join(f"{line}\n" for line in kept))
 
     def add(self, values: Mapping[str, float], *, iteration: int) -> None:
         """Append one line; a value that is not finite is written as null."""

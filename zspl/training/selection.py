@@ -7,6 +7,7 @@ from zspl.errors import DataError
 from zspl.inference import predict
 from zspl.io.classes import ClassTable, load_label
 from zspl.io.images import read_image
+from zspl.io.records import check_files
 from zspl.metrics import ConfusionMatrix
 from zspl.models import SegmentationNetwork
 from zspl.records import ImageRecord, Split
@@ -41,7 +42,7 @@ def choose(
     """Return the selection that `train.selection` names.
 
     Raises:
-        DataError: if its list is empty.
+        DataError: if its list is empty, or an image or mask of it is missing.
     """
     ids = {"holdout": split.holdout, "val": split.val, "last": ()}[name]
     if not ids and name != "last":
@@ -49,4 +50,6 @@ def choose(
             f"split {split.name}: train.selection is {name} but the split has no {name} images; "
             "raise prepare.holdout or set train.selection to last"
         )
-    return Selection(name=name, records=[records[i] for i in ids], table=table)
+    chosen = [records[image_id] for image_id in ids]
+    check_files(chosen, masks=True)
+    return Selection(name=name, records=chosen, table=table)

@@ -23,6 +23,7 @@ def cell_settings(out, **changes):
     values = {
         "benchmark": "tiny",
         "seed": 0,
+        "threads": 1,
         "paths": {"source": "nowhere", "out": str(out), "code": "."},
         "prepare": {
             "dataset": {"name": "pascal_voc"},

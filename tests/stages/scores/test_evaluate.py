@@ -224,3 +224,12 @@ def test_evaluating_again_replaces_the_scores_byte_by_byte(prepared, make_settin
     shutil.copy(folder / "metrics.json", folder / "stale.json")
     evaluate(prepared, settings, **INSTANCE)
     assert {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == first
+
+
+@pytest.mark.parametrize("name", ["photos/i7.png", "masks/i9.png"])
+def test_a_missing_val_file_is_named_before_a_model_is_loaded(prepared, make_settings, loads, name):
+    train(prepared)
+    (prepared.out.parent / name).unlink()
+    with pytest.raises(DataError, match=rf"{name}: no such (image|mask)"):
+        evaluate(prepared, make_settings(prepared.out), **INSTANCE)
+    assert loads == []

@@ -8,7 +8,10 @@ from zspl import stages
 from zspl.errors import DataError
 from zspl.evaluation.results import configured_cells
 from zspl.io.images import write_label
+from zspl.io.layout import Layout
 from zspl.observer import Silent
+from zspl.settings import Cells, Label, Settings
+from zspl.stages.tabulate import budget_notes
 
 RELIABILITY = [{"pixels": 4, "confidence": 0.5, "accuracy": 0.25}]
 
@@ -134,3 +137,36 @@ def test_a_broken_score_file_is_named(prepared, make_settings):
     path.write_text("{")
     with pytest.raises(DataError, match=r"metrics\.json: is no JSON .*; run its stage evaluate"):
         tabulate(settings)
+
+
+def test_masks_outside_a_cells_budget_that_chose_a_threshold_are_named(tmp_path):
+    assert budget_notes_of(tmp_path, calibrated=True) == [
+        "many: the thresholds of zs were calibrated with 1 masks of few that are not among its "
+        "labels."
+    ]
+    assert budget_notes_of(tmp_path, calibrated=False) == []
+
+
+def budget_notes_of(folder, *, calibrated):
+    layout = Layout(folder)
+    for name, labeled in (("few", "a\nb\n"), ("many", "b\nc\nd\n")):
+        layout.split(name).mkdir(parents=True, exist_ok=True)
+        for part in ("labeled", "holdout", "unlabeled", "val"):
+            text = labeled if part == "labeled" else "v\n" if part == "val" else ""
+            (layout.split(name) / f"{part}.txt").write_text(text)
+    layout.label_score("zs").mkdir(parents=True, exist_ok=True)
+    (layout.label_score("zs") / "metrics.json").write_text(
+        f'{{"calibrated": {str(calibrated).lower()}}}'
+    )
+    settings = Settings.model_construct(
+        label=Label(calibration_split="few", variants={}),
+        cells=Cells(
+            methods=(),
+            label_methods=("enhanced",),
+            labels=("zs",),
+            models=(),
+            splits=("few", "many"),
+            seeds=(0,),
+        ),
+    )  # fmt: skip
+    return budget_notes(settings, layout)
