@@ -102,7 +102,7 @@ class Train(Section):
     batch_labeled: int = Field(gt=0)
     batch_unlabeled: int = Field(gt=0)
     epochs: int | None = Field(
-        gt=0, description="Passes over the longer list of the method, or null with `iterations`."
+        gt=0, description="Passes over the unlabeled list (labeled, if no other is read), or null."
     )
     iterations: int | None = Field(gt=0, description="Optimiser steps, or null with `epochs`.")
     optimizer: Literal["sgd", "adamw"] = Field(
