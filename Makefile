@@ -20,19 +20,21 @@ help: ## List these targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 12
 
 demo: $(STAMP) ## Run the default benchmark and print its table.
+	@$(PYTHON) -m tasks check
 	dvc repro
 	@$(MAKE) --no-print-directory show FOLDER=.
 
 animals: export ZSPL_WEIGHTS ?= $(abspath $(ZSPL_SHARED))/weights
 animals: $(STAMP) data/voc_animals ## Run the benchmark on real photos and print its table.
+	@cd benchmarks/animals && ../../$(PYTHON) -m tasks check
 	dvc repro benchmarks/animals/dvc.yaml
 	@$(MAKE) --no-print-directory show FOLDER=benchmarks/animals
 
 test: $(STAMP) ## Run the tests, orchestration included.
-	$(PYTHON) -m pytest -m "not weights and not gpu"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile -m "not weights and not gpu"
 
 test-all: $(STAMP) ## Run every test, with those that need weights or a GPU.
-	$(PYTHON) -m pytest -m "weights or gpu or orchestration or not orchestration"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile -m "weights or gpu or not gpu"
 
 check: $(STAMP) ## Check format, lint, types and layers.
 	ruff format --check .
@@ -52,7 +54,7 @@ show:
 	@cat $(FOLDER)/artifacts/tables/table.txt
 	@printf '\nReport         %s/artifacts/tables/index.html\n' '$(FOLDER)'
 	@printf 'Every run      .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db\n'
-	@printf 'As a flow      .venv/bin/python -m flows.full_benchmark %s   (Prefect; README tells of the server)\n' '$(FOLDER)'
+	@printf 'As a flow      .venv/bin/python -m flows.full_benchmark %s   (Prefect; docs/orchestration.md tells of the server)\n' '$(FOLDER)'
 
 data/voc_animals:
 	@test -d '$(ZSPL_SHARED)/data/voc_animals' || { printf '%s\n' \

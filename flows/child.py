@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+STOPPED = "the flow was stopped"
+"""Why an instance did not run after `stop`."""
+
 _BUSY = "is busy, it is being blocked by"
 _ADVICE = ("To track the changes", "git add ", "To enable auto", "dvc config ", "Use `dvc push`")
 _SECONDS_BETWEEN_BARS = 15.0
@@ -68,7 +71,7 @@ class Children:
         dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
         with self._lock:
             if self._stopped.is_set():
-                raise StageFailedError(f"{name}: the flow was stopped")
+                raise StageFailedError(f"{name}: {STOPPED}")
             # The child stays in the flow's process group, so that a signal to the group reaches it.
             child = subprocess.Popen(
                 [sys.executable, "-m", "tasks.lifeline", *dvc],

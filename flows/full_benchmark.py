@@ -20,12 +20,25 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.child import Children
+from flows.child import STOPPED, Children
 from tasks import dag
 from tasks.dag import Node
+from zspl.errors import SettingsError
+from zspl.settings import Settings
 
-PARALLEL = int(os.environ.get("ZSPL_PARALLEL", "2"))
-"""Stage instances at a time; it changes the wall clock only."""
+
+def parallel_from(text: str) -> int:
+    """Return how many stage instances run at a time; it changes the wall clock only.
+
+    Raises:
+        SettingsError: if `text` is no whole number from 1 up.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"ZSPL_PARALLEL is {text!r}, expected a whole number such as 2")
+    return int(text)
+
+
+PARALLEL = parallel_from(os.environ.get("ZSPL_PARALLEL") or "2")
 
 RETRIED = frozenset({"propose", "embed"})
 """Finished images are kept, so a retry resumes. A diverged training would diverge again."""
@@ -39,7 +52,8 @@ class BenchmarkFailedError(RuntimeError):
 
 def _may_help(_task: Any, _run: Any, state: State[Any]) -> bool:  # noqa: ANN401 - Prefect's own
     """Retry unless the stage said in one line what the user has to mend."""
-    return "zspl: " not in (state.message or "")
+    said = state.message or ""
+    return "zspl: " not in said and STOPPED not in said
 
 
 def _runner() -> TaskRunner[Any]:
@@ -70,9 +84,10 @@ def full_benchmark(folder: str = ".") -> None:
 
     Raises:
         BenchmarkFailedError: at the end, if instances failed.
-        SettingsError: if DVC cannot read the graph.
+        SettingsError: if params.yaml is wrong or DVC cannot read the graph.
     """
     place = Path(folder).resolve()
+    benchmark = Settings.read(place / "params.yaml").benchmark
     nodes = dag.plan(place)
     current = sum(node.up_to_date for node in nodes)
     get_run_logger().info("%d stage instances, %d of them up to date", len(nodes), current)
@@ -81,7 +96,7 @@ def full_benchmark(folder: str = ".") -> None:
         states = _run_all(nodes, place, children)
     finally:
         children.stop()
-    _publish(nodes, states, benchmark=place.name)
+    _publish(nodes, states, benchmark=benchmark)
     _raise_if_any_failed(states)
 
 
@@ -159,7 +174,7 @@ def _publish(nodes: Sequence[Node], states: Mapping[str, State[Any]], *, benchma
     if missing:
         tables.append("**Without these:**\n\n" + "\n".join(missing))
     if tables:
-        key = f"tables-{benchmark.lower().replace('_', '-')}"
+        key = f"tables-{benchmark.replace('_', '-')}"
         create_markdown_artifact("\n\n".join(tables), key=key)
 
 

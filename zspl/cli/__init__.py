@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name not in _EXTRAS:
             raise
         return _fail(f"needs the package {error.name}; pip install 'zspl[{_EXTRAS[error.name]}]'")
+    except OSError as error:
+        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
         print("zspl: stopped; finished work stays, the same command continues", file=sys.stderr)
         return STOPPED

@@ -42,8 +42,11 @@ examples:
   zspl annotate --images photos/ --classes cat,dog,sofa --out labels/
   zspl annotate --images photos/ --classes cat,dog --out labels/ --features clip \\
       --set proposals.model=vit_b --set features.model=ViT-L-14-quickgelu
-  zspl annotate --images photos/ --classes zebra,brick --out labels/ --threshold 0.5 \\
-      --set proposals.model=tiny --set features.model=tiny       # weights in the package
+  zspl annotate --images photos/ --classes zebra,brick --out labels/ --threshold 0.13 \\
+      --set proposals.model=tiny --set proposals.points_per_side=8 \\
+      --set proposals.pred_iou_thresh=0.7 --set proposals.stability_score_thresh=0.7 \\
+      --set features.model=tiny --set features.depth=5 --set features.ss_attn_temp=20 \\
+      --set labeler.score=cosine        # the weights in the package: rendered textures only
 
 Writes <name>.png (0 background, 1.. the classes in their order), <name>.confidence.png,
 classes.json and contact_sheet.png. Images that are done are not done again; unreadable ones are

@@ -59,16 +59,23 @@ class Annotator:
         return self.labeler.assign(self.labeler.score(inputs), self.threshold)
 
 
+STAMP = "annotate.json"
+SHEET = "contact_sheet"
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Annotate every photo that is not done yet, draw the sheet, report what was skipped."""
     files = _images(arguments.images)
     table = _classes(arguments.classes)
     choices = _choices(arguments)
     out: Path = arguments.out
-    _open(out, {"classes": table.names, "threshold": arguments.threshold, **choices})
-    table.write(out / "classes.json")
+    made_by = {"classes": table.names, "threshold": arguments.threshold, **choices}
+    _check_folder(out, made_by)
     waiting = {name: path for name, path in files.items() if not _done(out, name)}
-    skipped = _annotate(out, waiting, choices, table, arguments.threshold) if waiting else []
+    annotator = _build(choices, table, arguments.threshold) if waiting else None
+    atomic.write_text(out / STAMP, _stamp(made_by))
+    table.write(out / "classes.json")
+    skipped = _annotate(out, waiting, annotator) if annotator else []
     done = {name: path for name, path in files.items() if _done(out, name)}
     if done:
         _contact_sheet(out, done, table)
@@ -78,14 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     return SKIPPED if skipped else 0
 
 
-def _annotate(
-    out: Path,
-    files: Mapping[str, Path],
-    choices: Mapping[str, Any],
-    table: ClassTable,
-    threshold: float,
-) -> list[str]:
-    annotator = _build(choices, table, threshold)
+def _annotate(out: Path, files: Mapping[str, Path], annotator: Annotator) -> list[str]:
     skipped = []
     for name, path in progress(files.items(), what="annotate", total=len(files)):
         try:
@@ -108,6 +108,8 @@ def _images(folder: Path) -> dict[str, Path]:
             continue
         if path.stem in files:
             raise DataError(f"{path}: {files[path.stem].name} has the same name; rename one")
+        if path.stem == SHEET or path.stem.endswith(".confidence"):
+            raise DataError(f"{path}: the name is taken by a file of the output; rename it")
         files[path.stem] = path
     if not files:
         raise DataError(f"{folder}: no image in it; expected {', '.join(sorted(SUFFIXES))}")
@@ -170,19 +172,21 @@ def _build(choices: Mapping[str, Any], table: ClassTable, threshold: float) -> A
     )
 
 
-def _open(out: Path, made_by: Mapping[str, Any]) -> None:
-    """Claim the folder for these choices, so that labels of two kinds never mix.
+def _stamp(made_by: Mapping[str, Any]) -> str:
+    return json.dumps(made_by, indent=2, sort_keys=True) + "\n"
+
+
+def _check_folder(out: Path, made_by: Mapping[str, Any]) -> None:
+    """Refuse a folder of other choices or other things, so that labels of two kinds never mix.
 
     Raises:
         DataError: if the folder holds labels made otherwise.
     """
-    stamp = out / "annotate.json"
-    text = json.dumps(made_by, indent=2, sort_keys=True) + "\n"
-    if stamp.exists() and stamp.read_text(encoding="utf-8") != text:
+    stamp = out / STAMP
+    if stamp.exists() and stamp.read_text(encoding="utf-8") != _stamp(made_by):
         raise DataError(f"{out}: holds labels made with other choices; pass another --out")
     if not stamp.exists() and out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out}: holds files of something else; pass an empty --out")
-    atomic.write_text(stamp, text)
 
 
 def _done(out: Path, name: str) -> bool:
@@ -196,4 +200,4 @@ def _contact_sheet(out: Path, files: Mapping[str, Path], table: ClassTable) -> N
         image = read_image(files[name])
         rows.append(GridRow(image=image, maps=(read_label(label_file(out, name)),)))
     sheet = grid(("pseudo label",), rows, class_names=table.names, cell=(240, 180))
-    write_png(out / "contact_sheet.png", sheet)
+    write_png(out / f"{SHEET}.png", sheet)

@@ -5,6 +5,7 @@ import contextlib
 from pathlib import Path
 
 from zspl.datasets import pascal_voc
+from zspl.errors import SettingsError
 from zspl.io.layout import Layout
 from zspl.io.splits import PARTS, read_ids, read_split
 from zspl.settings import Settings
@@ -18,6 +19,8 @@ def run(arguments: argparse.Namespace) -> int:
         for name, file in pascal_voc.OFFICIAL.items():
             print(f"  {name:<14} {len(read_ids(folder / f'{file}.txt')):>6}")
         return 0
+    if not arguments.params.is_file():
+        raise SettingsError(f"{arguments.params}: no such file; pass --params with a params.yaml")
     with contextlib.chdir(arguments.params.absolute().parent):
         settings = Settings.read(Path(arguments.params.name))
         layout = Layout(settings.paths.out)
