@@ -80,13 +80,14 @@ def run(settings: Settings, observer: Observer, *, variant: str) -> Mapping[str,
     return summary
 
 
-def _check_watched(files: Sequence[Path], source: Path) -> None:
-    """Refuse ready label maps outside the source, whose changes DVC would not see."""
+def _check_watched(files: Sequence[Path], watched: Sequence[Path]) -> None:
+    """Refuse ready label maps outside the folders whose changes DVC sees."""
+    roots = [path.resolve() for path in watched]
     for folder in {path.parent for path in files}:
-        if not folder.resolve().is_relative_to(source.resolve()):
+        if not any(folder.resolve().is_relative_to(root) for root in roots):
             raise SettingsError(
-                f"{folder}: label maps must lie below paths.source ({source}), where DVC watches "
-                "them; move them there"
+                f"{folder}: label maps must lie below paths.source ({watched[0]}), where DVC "
+                "watches them; move them there"
             )
 
 
@@ -108,7 +109,7 @@ def _prepare(settings: Settings, layout: Layout, name: str) -> _Job:
         calibration = _calibration_images(layout, split, images)
     reader = InputReader(layout, variant, table)
     ready = labeler.files([placed.record.image_id for placed in images])
-    _check_watched(ready, settings.paths.source)
+    _check_watched(ready, (settings.paths.source, layout.data))
     files = reader.files(shards) + ready
     identity = {
         "variant": _identity(variant),
