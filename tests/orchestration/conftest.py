@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
 
 QUIET = {
     "DVC_NO_ANALYTICS": "1",
@@ -23,14 +26,14 @@ stages:
     outs: [out/data]
   train:
     matrix:
-      method: ${methods}
+      method: ${prepare.splits}
     cmd: mkdir -p out/cells && grep -v ${item.method}=broken source > out/cells/${item.method}
     deps: [out/data/records, "${item.method}.py"]
     outs: ["out/cells/${item.method}"]
     meta: {resource: gpu}
   evaluate:
     matrix:
-      method: ${methods}
+      method: ${prepare.splits}
     cmd: mkdir -p out/scores && wc -c < out/cells/${item.method} > out/scores/${item.method}
     deps: ["out/cells/${item.method}"]
     outs: ["out/scores/${item.method}"]
@@ -87,7 +90,10 @@ def project(tmp_path):
     run("git", "init", "--quiet", ".", cwd=tmp_path)
     dvc("init", "--quiet", cwd=tmp_path)
     (tmp_path / "dvc.yaml").write_text(PIPELINE)
-    (tmp_path / "params.yaml").write_text("methods: [a, b]\n")
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["prepare"]["splits"] = values["cells"]["splits"] = ["a", "b"]
+    values["label"]["calibration_split"] = "a"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     (tmp_path / "source").write_text("hello\n")
     (tmp_path / "a.py").write_text("")
     (tmp_path / "b.py").write_text("")

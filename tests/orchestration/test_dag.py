@@ -48,7 +48,7 @@ def test_a_linked_pipeline_in_a_subfolder_is_a_benchmark_of_its_own(project):
     folder = project / "benchmarks" / "small"
     folder.mkdir(parents=True)
     (folder / "dvc.yaml").symlink_to("../../dvc.yaml")
-    (folder / "params.yaml").write_text("methods: [c]\n")
+    (folder / "params.yaml").write_text("prepare: {splits: [c]}\n")
     for name in ("source", "c.py"):
         (folder / name).write_text("c")
 
