@@ -7,6 +7,7 @@ STAMP := .venv/.installed
 ZSPL_SHARED ?= ../shared
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export UV_SYSTEM_CERTS := 1
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -69,10 +70,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 .PHONY: install-with-uv install-with-pip
-install-with-uv:
+install-with-uv: # minutes faster than pip; where it cannot connect, pip may
 	$(PYTHON) -m pip install --quiet uv
-	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) -r requirements.lock
-	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --no-deps -e .
+	{ $(PYTHON) -m uv pip install --quiet --python $(PYTHON) -r requirements.lock && \
+	  $(PYTHON) -m uv pip install --quiet --python $(PYTHON) --no-deps -e .; } \
+	  || $(MAKE) --no-print-directory install-with-pip
 
 install-with-pip:
 	$(PYTHON) -m pip install --quiet -r requirements.lock
