@@ -1,6 +1,5 @@
 """evaluate: score one training on val, or audit one variant of pseudo labels."""
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from zspl.io.images import Pixels, read_label, write_label
 from zspl.io.layout import Cell, Layout
 from zspl.io.records import check_files, read_records
 from zspl.io.splits import read_split
+from zspl.io.weights import file_sha256
 from zspl.observer import Observer
 from zspl.records import ImageRecord
 from zspl.settings import Model, Settings
@@ -84,7 +84,7 @@ def _run_cell(settings: Settings, observer: Observer, cell: Cell) -> Mapping[str
     network = settings.train.models[cell.model]
     scores: dict[str, Any] = {}
     for name, path in files.items():
-        same = next((n for n in scores if _digest(files[n]) == _digest(path)), None)
+        same = next((n for n in scores if file_sha256(files[n]) == file_sha256(path)), None)
         if same is None:
             scores[name], kept = _score(network, path, records=records, table=table)
             _write_predictions(work / PREDICTIONS / name, kept)
@@ -103,10 +103,6 @@ def _checkpoints(folder: Path) -> dict[str, Path]:
         raise DataError(f"{last}: no such checkpoint; run stage train for this cell first")
     best = folder / "best.safetensors"
     return {"best": best if best.is_file() else last, "last": last}
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _score(
