@@ -59,18 +59,22 @@ class SegmentProposals:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenseFeatures:
-    """One embedding per grid cell in the joint image-text space, not normalised."""
+    """One embedding per grid cell in the joint image-text space, not normalised.
+
+    `image_size` is the (height, width) of the original image, in pixels. An encoder that looks
+    at segments one by one also gives `segments`: one embedding per proposal, in their order.
+    """
 
     grid: Float[Tensor, "D h w"]
     image_size: tuple[int, int]
-    """(height, width) of the original image, in pixels."""
+    segments: Float[Tensor, "N D"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextEmbeddings:
-    """One L2-normalised embedding per class name (foreground classes only)."""
+    """One L2-normalised embedding per text; `ClassTable.text_classes` tells each text's class."""
 
-    vectors: Float[Tensor, "C D"]
+    vectors: Float[Tensor, "P D"]
     class_names: tuple[str, ...]
 
 

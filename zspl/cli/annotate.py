@@ -166,7 +166,7 @@ def _build(choices: Mapping[str, Any], table: ClassTable, threshold: float) -> A
         table=table,
         proposer=part("proposals") if "proposals" in labeler.needs else None,
         encoder=encoder,
-        text=encoder.text(table.prompts),
+        text=encoder.text(table.texts),
         labeler=labeler,
         threshold=threshold,
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zspl.errors import SettingsError, WeightsError, suggestion
 from zspl.io import devices, weights
-from zspl.records import DenseFeatures, TextEmbeddings
+from zspl.records import DenseFeatures, SegmentProposals, TextEmbeddings
 from zspl.settings import Section
 
 if TYPE_CHECKING:
@@ -86,14 +86,27 @@ class ClipEncoder:
         """The open_clip model, in float32 and evaluation mode."""
         return self._clip.model
 
-    @torch.inference_mode()
-    def dense(self, image: Image.Image) -> DenseFeatures:
+    sees_segments = False
+
+    def dense(self, image: Image.Image, proposals: SegmentProposals | None = None) -> DenseFeatures:
         """Embed every cell of an RGB image; the vectors are not normalised."""
-        pixels = self.pixels(image).to(self.device)
-        tokens = self._tokens(self._clip.model, pixels[None])[0, 1:]
+        return self.dense_batch([image], None if proposals is None else [proposals])[0]
+
+    @torch.inference_mode()
+    def dense_batch(
+        self,
+        images: Sequence[Image.Image],
+        proposals: Sequence[SegmentProposals] | None = None,  # noqa: ARG002 - of the protocol
+    ) -> list[DenseFeatures]:
+        """Embed several images in one pass; proposals are not looked at."""
+        pixels = torch.stack([self.pixels(image) for image in images]).to(self.device)
+        tokens = self._tokens(self._clip.model, pixels)[:, 1:]
         side = self._side // self._patch
-        grid = tokens.T.reshape(-1, side, side).cpu().contiguous()
-        return DenseFeatures(grid=grid, image_size=(image.height, image.width))
+        grids = tokens.transpose(1, 2).reshape(len(images), -1, side, side).cpu()
+        return [
+            DenseFeatures(grid=grid.contiguous(), image_size=(image.height, image.width))
+            for grid, image in zip(grids, images, strict=True)
+        ]
 
     @torch.inference_mode()
     def text(self, names: Sequence[str]) -> TextEmbeddings:

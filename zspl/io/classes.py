@@ -23,13 +23,16 @@ class ClassTable:
 
     Attributes:
         names: Class names by class id; 0 is the background.
-        prompts: What the text encoder is asked for, for classes 1, 2, ...
+        prompts: What the text encoder is asked for, for classes 1, 2, ...; synonyms of a class
+            are separated by `|`.
         source_ids: For each mask value 0..255 its class id, 255 (ignore) or -1 (illegal).
+        background: What else may be seen; a text of these speaks for class 0.
     """
 
     names: tuple[str, ...]
     prompts: tuple[str, ...]
     source_ids: tuple[int, ...]
+    background: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 < len(self.names) <= IGNORE_INDEX:
@@ -43,6 +46,8 @@ class ClassTable:
             )
         if len(self.source_ids) != MASK_VALUES:
             raise ValueError(f"expected {MASK_VALUES} source ids, got {len(self.source_ids)}")
+        if not all(self.texts):
+            raise ValueError(f"a prompt is empty in {', '.join((*self.prompts, *self.background))}")
         legal = {ILLEGAL, *range(len(self.names)), IGNORE_INDEX}
         if not set(self.source_ids) <= legal:
             raise ValueError(f"source ids must be class ids, 255 or -1, got {self.source_ids}")
@@ -52,12 +57,42 @@ class ClassTable:
         """The number of classes, background included."""
         return len(self.names)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything the text encoder is asked for: synonyms by class, then the background's.
+
+        Example:
+            >>> table = ClassTable.plain(("background", "cat", "dog"), prompts=("cat", "dog|puppy"))
+            >>> table.texts, table.text_classes
+            (('cat', 'dog', 'puppy'), (1, 2, 2))
+        """
+        return tuple(text for _, text in self._asked())
+
+    @property
+    def text_classes(self) -> tuple[int, ...]:
+        """The class id of each of `texts`; 0 for the background's."""
+        return tuple(class_id for class_id, _ in self._asked())
+
+    def _asked(self) -> list[tuple[int, str]]:
+        of_classes = [
+            (class_id, text.strip())
+            for class_id, prompt in enumerate(self.prompts, start=1)
+            for text in prompt.split("|")
+        ]
+        return of_classes + [(0, text) for text in self.background]
+
     @classmethod
-    def plain(cls, names: tuple[str, ...], *, prompts: tuple[str, ...]) -> "ClassTable":
+    def plain(
+        cls,
+        names: tuple[str, ...],
+        *,
+        prompts: tuple[str, ...],
+        background: tuple[str, ...] = (),
+    ) -> "ClassTable":
         """Return the table of a data set whose mask values are its class ids and 255."""
         ids = [value if value < len(names) else ILLEGAL for value in range(MASK_VALUES)]
         ids[IGNORE_INDEX] = IGNORE_INDEX
-        return cls(names=names, prompts=prompts, source_ids=tuple(ids))
+        return cls(names=names, prompts=prompts, source_ids=tuple(ids), background=background)
 
     @classmethod
     def read(cls, path: Path) -> "ClassTable":
@@ -72,6 +107,7 @@ class ClassTable:
                 names=tuple(values["names"]),
                 prompts=tuple(values["prompts"]),
                 source_ids=tuple(values["source_ids"]),
+                background=tuple(values.get("background", ())),
             )
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file; run the stage prepare first") from error
@@ -83,6 +119,8 @@ class ClassTable:
     def write(self, path: Path) -> None:
         """Write classes.json atomically."""
         values = {"names": self.names, "prompts": self.prompts, "source_ids": self.source_ids}
+        if self.background:
+            values["background"] = self.background
         atomic.write_text(path, json.dumps(values, sort_keys=True) + "\n")
 
     def map(self, label: Pixels, *, path: Path) -> Pixels:

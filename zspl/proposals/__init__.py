@@ -1,5 +1,6 @@
 """Class-agnostic segments of an image, one plugin per method."""
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from PIL import Image
@@ -13,3 +14,6 @@ class Proposer(Protocol):
 
     def propose(self, image: Image.Image) -> SegmentProposals:
         """Cut an RGB image into segments at its own size, best first."""
+
+    def propose_batch(self, images: Sequence[Image.Image]) -> list[SegmentProposals]:
+        """Cut several images, sharing passes of the network where that helps."""

@@ -1,5 +1,6 @@
 """Segment Anything with its own automatic mask generator: a grid of points, three masks each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,6 +107,10 @@ class SamProposer:
             predicted_iou=torch.tensor([float(mask["predicted_iou"]) for mask in found]),
             stability_score=torch.tensor([float(mask["stability_score"]) for mask in found]),
         )
+
+    def propose_batch(self, images: Sequence[Image.Image]) -> list[SegmentProposals]:
+        """Cut several images, one after the other."""
+        return [self.propose(image) for image in images]
 
 
 def build(settings: Settings) -> SamProposer:

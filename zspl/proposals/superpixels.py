@@ -1,5 +1,6 @@
 """Superpixels: segments without any weights, the floor that SAM has to beat."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -41,6 +42,10 @@ class SuperpixelProposer:
             predicted_iou=scores,
             stability_score=scores.clone(),
         )
+
+    def propose_batch(self, images: Sequence[Image.Image]) -> list[SegmentProposals]:
+        """Cut several images, one after the other."""
+        return [self.propose(image) for image in images]
 
     def _partition(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         from skimage import segmentation

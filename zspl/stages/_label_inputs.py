@@ -85,10 +85,10 @@ class InputReader:
         )
         if opened.features is not None:
             made_for = opened.features.text.class_names
-            if made_for != self._table.prompts:
+            if made_for != self._table.texts:
                 raise DataError(
                     f"{features}: was made for the classes {', '.join(made_for)}, now they are "
-                    f"{', '.join(self._table.prompts)}; run the stage embed again"
+                    f"{', '.join(self._table.texts)}; run the stage embed again"
                 )
         return opened
 

@@ -34,7 +34,7 @@ def run(settings: Settings, observer: Observer, *, encoder: str, shard: int) -> 
     check_shard_number(settings, shard)
     layout = Layout(settings.paths.out)
     images = read_shard(layout, shard)
-    prompts = ClassTable.read(layout.classes).prompts
+    prompts = ClassTable.read(layout.classes).texts
     chosen = plugin_settings(PACKAGE, encoder, values).model_dump(mode="json")
     made_under = workdir.fingerprint(
         {"settings": chosen, "images": images.identity, "prompts": prompts}
