@@ -40,7 +40,7 @@ def parallel_from(text: str) -> int:
 
 PARALLEL = parallel_from(os.environ.get("ZSPL_PARALLEL") or "2")
 
-RETRIED = frozenset({"propose", "embed"})
+RETRIED = frozenset({"propose", "embed", "embed-segments"})
 """Finished images are kept, so a retry resumes. A diverged training would diverge again."""
 
 Futures = Mapping[str, PrefectFuture[Any]]

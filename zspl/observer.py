@@ -1,8 +1,9 @@
 """What a stage tells whoever listens: numbers, files and notes, never the other way round."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Never, Protocol, TypeVar, runtime_checkable
 
 from tqdm import tqdm
 
@@ -39,3 +40,25 @@ class Silent:
 def progress(items: Iterable[Item], *, what: str, total: int | None = None) -> Iterator[Item]:
     """Yield `items` under a progress bar on stderr with rate and time left."""
     yield from tqdm(items, desc=what, total=total, dynamic_ncols=True, mininterval=0.5)
+
+
+class Bar:
+    """A progress bar that counts what is finished, in whatever order."""
+
+    def __init__(self, shown: "tqdm[Never]") -> None:
+        self._shown = shown
+
+    def step(self, **counts: int) -> None:
+        """Count one more item; `counts` above 0 are shown beside the bar."""
+        worth = {name: count for name, count in counts.items() if count}
+        self._shown.set_postfix(worth, refresh=False)
+        self._shown.update()
+
+
+@contextmanager
+def bar(*, what: str, unit: str, total: int, done: int) -> Iterator[Bar]:
+    """Show a bar on stderr with rate and time left; the rate does not count the first `done`."""
+    with tqdm(
+        desc=what, unit=unit, total=total, initial=done, dynamic_ncols=True, mininterval=0.5
+    ) as shown:
+        yield Bar(shown)

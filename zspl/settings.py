@@ -65,7 +65,7 @@ class LabelVariant(Section):
     """One way to make pseudo labels; `none` reads no proposals or no features."""
 
     proposals: str = Field(description="A key of `propose`, or none.")
-    features: str = Field(description="A key of `embed`, or none.")
+    features: str = Field(description="A key of `embed`, <encoder>-<proposer>, or none.")
     labeler: Choice
 
 
@@ -150,10 +150,19 @@ class Settings(Section):
     prepare: Prepare
     propose: dict[str, dict[str, Any]] = Field(description="Settings by proposer plugin.")
     embed: dict[str, dict[str, Any]] = Field(description="Settings by encoder plugin.")
+    embed_segments: dict[str, dict[str, Any]] = Field(
+        description="The same, of encoders that look at segments: each runs on each of `propose`."
+    )
     label: Label
     cells: Cells
     train: Train
     tabulate: Tabulate
+
+    @property
+    def seen_by_features(self) -> dict[str, str | None]:
+        """Every name that features have, and the proposer whose segments the encoder looked at."""
+        looked = {features_name(e, p): p for e in self.embed_segments for p in self.propose}
+        return {**dict.fromkeys(self.embed), **looked}
 
     @classmethod
     def read(cls, path: Path, changes: Mapping[str, Any] | None = None) -> "Settings":
@@ -178,14 +187,18 @@ class Settings(Section):
         return settings
 
 
+def features_name(encoder: str, proposals: str | None = None) -> str:
+    """Return the name of features: `gem`, or `crops-sam` for one that looked at segments."""
+    return encoder if proposals is None else f"{encoder}-{proposals}"
+
+
 def build_plugin(package: str, name: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """Build the plugin `package`/`name`.py from its section of params.yaml.
 
     Raises:
         SettingsError: if the plugin is unknown or a value is wrong.
     """
-    module = plugins.load(package, name)
-    return module.build(plugin_settings(package, name, values))
+    return plugins.load(package, name).build(plugin_settings(package, name, values))
 
 
 def plugin_settings(package: str, name: str, values: Mapping[str, Any]) -> Section:
@@ -239,19 +252,19 @@ _SPEAKS_FOR_ITSELF = {"missing", "extra_forbidden", "value_error"}
 
 def _check(settings: Settings, path: Path) -> None:
     """Check what spans sections: names that refer to each other, and every plugin's section."""
-    known_labels = set(settings.label.variants)
     references = [
         ("label.calibration_split", (settings.label.calibration_split,), settings.prepare.splits),
         ("cells.splits", settings.cells.splits, settings.prepare.splits),
         ("cells.models", settings.cells.models, settings.train.models),
-        ("cells.labels", settings.cells.labels, known_labels),
+        ("cells.labels", settings.cells.labels, settings.label.variants),
         ("cells.methods", settings.cells.methods, settings.train.methods),
         ("cells.label_methods", settings.cells.label_methods, settings.train.methods),
     ]
+    seen_by = settings.seen_by_features
     for name, variant in settings.label.variants.items():
         where = f"label.variants.{name}"
         references.append((f"{where}.proposals", (variant.proposals,), {*settings.propose, "none"}))
-        references.append((f"{where}.features", (variant.features,), {*settings.embed, "none"}))
+        references.append((f"{where}.features", (variant.features,), {*seen_by, "none"}))
     for key, used, known in references:
         for name in used:
             if name not in known:
@@ -260,6 +273,13 @@ def _check(settings: Settings, path: Path) -> None:
         raise SettingsError(
             f"{path}: train.selection is holdout but prepare.holdout is 0; set a share such as 0.2"
         )
+    for name, variant in settings.label.variants.items():
+        seen = seen_by.get(variant.features)
+        if seen is not None and variant.proposals not in (seen, "none"):
+            raise SettingsError(
+                f"{path}: label.variants.{name}: features {variant.features} come from segments of "
+                f"{seen}, but proposals is {variant.proposals}; set it to {seen}"
+            )
     _check_plugins(settings)
 
 
@@ -270,9 +290,10 @@ def _check_plugins(settings: Settings) -> None:
         choices += [("zspl.models.backbones", model.backbone), ("zspl.models.heads", model.head)]
     sections = [
         *((package, choice.name, choice.model_extra or {}) for package, choice in choices),
-        *(("zspl.proposals", name, values) for name, values in settings.propose.items()),
-        *(("zspl.features", name, values) for name, values in settings.embed.items()),
-        *(("zspl.methods", name, values) for name, values in settings.train.methods.items()),
+        *(("zspl.proposals", *pair) for pair in settings.propose.items()),
+        *(("zspl.features", *pair) for pair in settings.embed.items()),
+        *(("zspl.features", *pair) for pair in settings.embed_segments.items()),
+        *(("zspl.methods", *pair) for pair in settings.train.methods.items()),
     ]
     for package, name, values in sections:
         plugin_settings(package, name, values)

@@ -114,18 +114,6 @@ def test_run_works_in_the_folder_of_params_yaml_with_a_changed_setting(tmp_path,
     assert '"images": 22.0' in capsys.readouterr().out
 
 
-def test_weights_says_where_a_checkpoint_lies_and_checks_it(tmp_path, monkeypatch, capsys):
-    (tmp_path / "x.bin").write_bytes(b"abc")
-    monkeypatch.setenv("ZSPL_WEIGHTS", str(tmp_path))
-    assert cli.main(["weights", "path", "x.bin"]) == 0
-    assert cli.main(["weights", "verify", "x.bin", "--sha256", "ba7816bf"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(str(tmp_path / "x.bin"))
-    assert "ba7816bf8f01cfea" in out
-    assert cli.main(["weights", "verify", "x.bin", "--sha256", "0" * 64]) == 2
-    assert "sha256 is ba7816bf" in capsys.readouterr().err
-
-
 def test_splits_lists_the_official_ones_with_their_sizes(capsys):
     assert cli.main(["splits", "list"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

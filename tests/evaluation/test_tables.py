@@ -32,18 +32,22 @@ def results(models=("small",)):
     cells[1]["best"] = 64.0
     variants = [
         {"variant": "clip", "val mIoU": 12.5, "labeled mIoU": 13.0, "precision": 20.0}
-        | {"recall": 30.0, "coverage": 100.0, "foreground": 40.0, "ECE": 5.0, "threshold": 0.5},
+        | {"recall": 30.0, "coverage": 100.0, "foreground": 40.0, "threshold": 0.5}
+        | {"expected mIoU": 14.0, "expected low": 11.25, "expected high": 17.0}
+        | {"ECE before": 5.0, "ECE after": 1.0, "val ECE": 2.0},
         {"variant": "gone"}
         | dict.fromkeys(
             ("val mIoU", "labeled mIoU", "precision", "recall", "coverage", "foreground"), NAN
         )
-        | {"ECE": NAN, "threshold": NAN},
+        | dict.fromkeys(("expected mIoU", "expected low", "expected high", "threshold"), NAN)
+        | dict.fromkeys(("ECE before", "ECE after", "val ECE"), NAN),
     ]
     return Results(
         cells=pd.DataFrame(cells),
         variants=pd.DataFrame(variants),
         labeled_images={"labeled_92": 92, "labeled_183": 183},
         missing=("supervised/small/labeled_183/seed-0",),
+        verdicts={"clip": "No-go: expected mIoU 14 %."},
     )
 
 
@@ -137,6 +141,14 @@ def test_zero_shot_table_shows_a_dash_for_a_variant_without_scores():
     assert table.display.iloc[0]["val mIoU"] == "12.50"
     assert table.display.iloc[0]["threshold"] == "0.5000"
     assert set(table.display.iloc[1][1:]) == {"—"}
+
+
+def test_zero_shot_table_shows_what_was_expected_beside_what_was_measured():
+    table = zero_shot_table(results(), calibration_split="labeled_92")
+    assert {"expected low", "expected high"}.isdisjoint(table.display.columns)
+    assert table.display.iloc[0]["expected mIoU"] == "14.0 (11.2-17.0)"
+    assert table.numbers.iloc[0]["expected low"] == 11.25
+    assert "clip: No-go: expected mIoU 14 %." in terminal(table)
 
 
 def test_a_table_is_written_three_times_with_its_notes(tmp_path):

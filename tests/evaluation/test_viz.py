@@ -44,8 +44,11 @@ def test_charts_are_the_same_bytes_each_time_and_take_gaps(tmp_path):
     lines = {"a": [(20, 50.0, 1.0), (40, float("nan"), float("nan"))], "b": []}
     for name in ("1", "2"):
         draw_lines(tmp_path / f"{name}.png", lines, ylabel="mIoU %")
-        draw_reliability(tmp_path / f"r{name}.png", {"a": [(0.5, 0.4), (0.9, 0.8)], "b": []})
+        panels = {"a": {"before": [(0.5, 0.4, 0.3), (0.9, 0.8, 0.7)], "after": []}, "b": {}}
+        draw_reliability(tmp_path / f"r{name}.png", panels)
     assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
     assert (tmp_path / "r1.png").read_bytes() == (tmp_path / "r2.png").read_bytes()
+    with Image.open(tmp_path / "r1.png") as chart:
+        assert chart.width > 500
     with Image.open(tmp_path / "1.png") as chart:
         assert chart.width > 500

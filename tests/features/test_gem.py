@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 from pathlib import Path
 
 import open_clip
@@ -10,8 +11,10 @@ import torch
 from safetensors import safe_open
 from torch.nn import functional as F
 
+from zspl.features import gem as gem_plugin
 from zspl.features.gem import gem_tokens
 
+plain_gem_tokens = runpy.run_path(str(Path(__file__).with_name("plain_gem.py")))["plain_gem_tokens"]
 SHARED = Path(os.environ.get("ZSPL_SHARED", Path(__file__).parents[3] / "shared"))
 FIXTURES = ["gem_square", "gem_wide_quickgelu"]
 
@@ -150,3 +153,45 @@ def test_an_image_does_not_depend_on_its_batch():
 def test_a_depth_beyond_the_blocks_is_refused(depth):
     with pytest.raises(ValueError, match=r"depth must be in 1\.\.5"):
         gem_tokens(tiny_clip(), torch.zeros(1, 3, 32, 32), depth=depth)
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+@pytest.mark.parametrize(
+    ("depth", "iterations", "temperature"),
+    [(7, 1, None), (5, 1, 20.0), (2, 0, None), (4, 2, 3.0), (1, 1, None)],
+)
+@torch.inference_mode()
+def test_the_fast_form_equals_the_plain_form(
+    sharp_clip, quick_gelu, depth, iterations, temperature
+):
+    model = sharp_clip(quick_gelu=quick_gelu)
+    images = torch.randn(2, 3, 40, 24, generator=torch.Generator().manual_seed(6))
+    options = {"depth": depth, "ss_attn_iter": iterations, "ss_attn_temp": temperature}
+    for found, expected in zip(
+        gem_tokens(model, images, **options),
+        plain_gem_tokens(model, images, **options),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        assert F.cosine_similarity(found, expected, dim=-1).min() >= 0.99999
+
+
+@pytest.mark.parametrize("depth", [1, 2, 7])
+@torch.inference_mode()
+def test_the_encoder_gives_the_first_stream_without_computing_the_second(sharp_clip, serve, depth):
+    model = sharp_clip()
+    serve(model)
+    images = torch.randn(2, 3, 40, 24, generator=torch.Generator().manual_seed(7))
+    encoder = gem_plugin.build(gem_plugin.Settings(image_size=32, depth=depth))
+    expected = gem_tokens(model, images, depth=depth)[0]
+    torch.testing.assert_close(encoder.tokens(images, None), expected)
+
+
+@torch.inference_mode()
+def test_each_image_gets_the_temperature_of_its_own_tokens(sharp_clip):
+    model = sharp_clip()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+    images[1] *= 30
+    together = gem_tokens(model, images)[0]
+    alone = torch.cat([gem_tokens(model, image[None])[0] for image in images])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)

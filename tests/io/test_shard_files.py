@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from zspl.errors import DataError, DiskError
@@ -65,10 +66,31 @@ def test_features_come_back_in_half_precision_with_their_texts(tmp_path):
     assert torch.equal(file.text.vectors, names.vectors)
 
 
+def test_embeddings_of_segments_come_back_and_images_without_them_cost_no_byte(tmp_path):
+    grid, names = torch.randn(6, 2, 3), text("cat", "dog")
+    segments = torch.randn(4, 6)
+    plain = DenseFeatures(grid=grid, image_size=(20, 30))
+    none = DenseFeatures(grid=grid, image_size=(20, 30), segments=segments[:0])
+    looked = DenseFeatures(grid=grid, image_size=(20, 30), segments=segments)
+    write_features(tmp_path / "0", {"plain": plain, "none": none, "looked": looked}, names)
+    file = FeatureFile(tmp_path / "0")
+    assert torch.equal(file.read("looked").segments, segments.half().float())
+    assert torch.equal(file.read("looked").grid, grid.half().float())
+    assert file.read("none").segments.shape == (0, 6)
+    assert file.read("plain").segments is None
+    write_features(tmp_path / "1", {"plain": plain}, names)
+    assert set(safetensors.torch.load_file(tmp_path / "1")) == {"text", "grid/plain"}
+
+
 def test_features_that_overflow_half_precision_are_refused(tmp_path):
-    dense = {"a": DenseFeatures(grid=torch.full((6, 1, 1), 1e6), image_size=(2, 2))}
-    with pytest.raises(DataError, match="'a' are not finite"):
-        write_features(tmp_path / "0", dense, text("cat"))
+    large, small = torch.full((6, 1, 1), 1e6), torch.ones(6, 1, 1)
+    for dense in (
+        DenseFeatures(grid=large, image_size=(2, 2)),
+        DenseFeatures(grid=small, image_size=(2, 2), segments=large[:, :, 0].T),
+        DenseFeatures(grid=small * float("nan"), image_size=(2, 2)),
+    ):
+        with pytest.raises(DataError, match="'a' are not finite"):
+            write_features(tmp_path / "0", {"a": dense}, text("cat"))
 
 
 @pytest.mark.parametrize(("reader", "stage"), [(ProposalFile, "propose"), (FeatureFile, "embed")])

@@ -7,7 +7,7 @@ from PIL import Image
 
 from zspl.errors import DataError
 from zspl.io.classes import ClassTable
-from zspl.labeling import LabelInputs, from_folder, sepl
+from zspl.labeling import Decision, LabelInputs, from_folder, sepl
 from zspl.records import SegmentProposals
 
 # The masks of this data set hold 0, 3 and 7; 9 is a class that is left out.
@@ -38,7 +38,7 @@ def test_values_become_class_ids_and_no_threshold_applies(tmp_path):
     )
     scored = labeler.score(given())
     for threshold in (-1.0, 0.0, 5.0):
-        pseudo = labeler.assign(scored, threshold)
+        pseudo = labeler.assign(scored, Decision.plain(threshold))
         assert pseudo.label.tolist() == [[0, 1, 2], [255, 255, 1]]
         assert pseudo.confidence[0].tolist() == pytest.approx([1, 0, 0.2])
     assert labeler.threshold is None
@@ -69,7 +69,7 @@ def test_sepl_refines_the_label_maps_of_a_folder(tmp_path):
     write(tmp_path / "labels", "a", [[3, 3, 0], [255, 0, 255]])
     labeler = sepl.build(sepl.Settings(folder=tmp_path / "labels", rule="max_iou"))
     masks = torch.tensor([[[1, 1, 1], [0, 0, 0]]], dtype=torch.bool)
-    pseudo = labeler.assign(labeler.score(given(masks)), 0.0)
+    pseudo = labeler.assign(labeler.score(given(masks)), Decision.plain(0.0))
     assert pseudo.label.tolist() == [[1, 1, 1], [255, 0, 255]]
     with pytest.raises(ValueError, match="needs proposals"):
         labeler.score(given())

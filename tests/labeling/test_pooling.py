@@ -52,3 +52,22 @@ def test_maps_are_upsampled_as_torch_does(grid, size):
 def test_an_empty_mask_pools_to_zero():
     masks = torch.zeros(1, 8, 8, dtype=torch.bool)
     assert pool(torch.ones(3, 2, 2), masks).abs().sum() == 0
+
+
+def test_small_masks_anywhere_are_pooled_as_exactly_as_large_ones():
+    random = torch.Generator().manual_seed(3)
+    features = torch.randn(16, 7, 9, generator=random)
+    masks = torch.zeros(40, 60, 83, dtype=torch.bool)
+    for k, mask in enumerate(masks):
+        y, x = (int(torch.randint(0, n, (), generator=random)) for n in (60, 83))
+        mask[y : y + 1 + k, x : x + 1 + k // 2] = True
+    torch.testing.assert_close(
+        pool(features, masks), plain_pool(features, masks), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_masks_that_are_a_view_are_pooled_like_a_copy():
+    random = torch.Generator().manual_seed(4)
+    features = torch.randn(5, 4, 4, generator=random)
+    masks = (torch.rand(6, 20, 30, generator=random) > 0.5)[::2].transpose(1, 2)
+    torch.testing.assert_close(pool(features, masks), pool(features, masks.contiguous()))

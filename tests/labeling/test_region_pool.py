@@ -1,12 +1,14 @@
 """Naming segments: similarities, the threshold, overlaps and gaps."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from zspl.io.classes import ClassTable
-from zspl.labeling import LabelInputs, pixel_argmax, region_pool
+from zspl.labeling import Decision, LabelInputs, pixel_argmax, region_pool
 from zspl.records import DenseFeatures, SegmentProposals, TextEmbeddings
 
 NAMES = ("zebra", "brick", "bee")
@@ -96,7 +98,7 @@ def test_labels_equal_a_pixel_by_pixel_reading_of_the_rules(score, overlap, unco
     threshold = 0.05 if score == "cosine" else 0.9
     labeler = region_pool.build(settings)
     given = random_inputs(seed=len(score) + len(overlap))
-    found = labeler.assign(labeler.score(given), threshold).label.numpy()
+    found = labeler.assign(labeler.score(given), Decision.plain(threshold)).label.numpy()
     assert np.array_equal(found, plain_label(given, settings, threshold))
     assert len(np.unique(found)) > 1
 
@@ -106,11 +108,11 @@ def test_the_order_of_segments_does_not_matter_when_their_areas_differ():
     areas = given.proposals.masks.sum(dim=(1, 2))
     assert len(areas.unique()) == len(areas)
     labeler = region_pool.build(region_pool.Settings(score="cosine"))
-    expected = labeler.assign(labeler.score(given), 0.0).label
+    expected = labeler.assign(labeler.score(given), Decision.plain(0.0)).label
     order = torch.randperm(len(areas), generator=torch.Generator().manual_seed(0))
     shuffled = random_inputs(seed=3)
     shuffled = inputs(shuffled.proposals.masks[order], shuffled.features.grid, seed=3)
-    assert torch.equal(labeler.assign(labeler.score(shuffled), 0.0).label, expected)
+    assert torch.equal(labeler.assign(labeler.score(shuffled), Decision.plain(0.0)).label, expected)
 
 
 def test_confidence_is_the_certainty_of_what_was_painted():
@@ -118,8 +120,8 @@ def test_confidence_is_the_certainty_of_what_was_painted():
     for score, low in (("probability", 1 / 3), ("cosine", 0.0)):
         labeler = region_pool.build(region_pool.Settings(score=score))
         scored = labeler.score(given)
-        everything = labeler.assign(scored, -1.0)
-        nothing = labeler.assign(scored, 2.0)
+        everything = labeler.assign(scored, Decision.plain(-1.0))
+        nothing = labeler.assign(scored, Decision.plain(2.0))
         assert (everything.label > 0).all()
         assert (nothing.label == 0).all()
         assert (everything.confidence >= low - 1e-6).all()
@@ -132,21 +134,26 @@ def test_the_segment_table_describes_each_segment():
     masks[1, 9, 0] = True
     given = inputs(masks, torch.randn(8, 3, 3, generator=torch.Generator().manual_seed(4)))
     labeler = region_pool.build(region_pool.Settings(score="cosine"))
-    rows = labeler.assign(labeler.score(given), -1.0).segments
+    rows = labeler.assign(labeler.score(given), Decision.plain(-1.0)).segments
     assert [(row.area, row.bbox) for row in rows] == [(18, (3, 2, 6, 3)), (1, (0, 9, 1, 1))]
     for row in rows:
         assert row.assigned == row.classes[0]
         assert sorted(row.classes) == [1, 2, 3]
         assert list(row.cosines) == sorted(row.cosines, reverse=True)
         assert sum(row.probabilities) == pytest.approx(1)
-    assert all(row.assigned == 0 for row in labeler.assign(labeler.score(given), 2.0).segments)
+    assert all(
+        row.assigned == 0
+        for row in labeler.assign(labeler.score(given), Decision.plain(2.0)).segments
+    )
 
 
 def test_an_image_without_segments_gets_the_dense_label():
     given = random_inputs(seed=2, number=0)
     region = region_pool.build(region_pool.Settings())
     pixel = pixel_argmax.build(pixel_argmax.Settings())
-    a, b = (labeler.assign(labeler.score(given), 0.5) for labeler in (region, pixel))
+    a, b = (
+        labeler.assign(labeler.score(given), Decision.plain(0.5)) for labeler in (region, pixel)
+    )
     assert torch.equal(a.label, b.label)
     assert torch.equal(a.confidence, b.confidence)
     assert a.segments == ()
@@ -162,3 +169,64 @@ def test_missing_inputs_are_a_callers_mistake():
 def test_a_threshold_outside_the_range_of_scores_is_refused():
     with pytest.raises(ValueError, match="calibrated"):
         region_pool.Settings(threshold=85.0)
+
+
+def seen(given, segments):
+    features = DenseFeatures(grid=given.features.grid, image_size=given.size, segments=segments)
+    return dataclasses.replace(given, features=features)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_an_encoder_that_looks_at_segments_is_taken_at_its_word(normalise):
+    given = random_inputs(seed=5)
+    vectors = torch.randn(len(given.proposals.masks), 8, generator=torch.Generator().manual_seed(9))
+    settings = region_pool.Settings(
+        score="cosine", uncovered="ignore", overlap="predicted_iou", normalise_tokens=normalise
+    )
+    scored = region_pool.build(settings).score(seen(given, vectors))
+    cosines = F.cosine_similarity(vectors[:, None], given.text.vectors[None], dim=2)
+    assert scored.segment_scores == pytest.approx(cosines.amax(dim=1).tolist(), abs=1e-6)
+    for y, x in ((2, 3), (10, 12), (15, 20)):
+        covering = [k for k, mask in enumerate(given.proposals.masks) if mask[y, x]]
+        expected = int(cosines[covering[0]].argmax()) + 1 if covering else 255
+        assert scored.best[y, x] == expected
+
+
+def test_embeddings_of_other_segments_are_a_callers_mistake():
+    given = random_inputs(seed=5)
+    labeler = region_pool.build(region_pool.Settings())
+    with pytest.raises(ValueError, match="saw 4 segments, but there are 6 proposals"):
+        labeler.score(seen(given, torch.ones(4, 8)))
+
+
+@pytest.mark.parametrize("overlap", ["area", "mean"])
+def test_painting_many_real_sized_masks_equals_the_plain_rule(overlap):
+    random = np.random.default_rng(0)
+    size, number = (120, 160), 150
+    y, x = np.arange(size[0])[:, None], np.arange(size[1])
+    centre = random.uniform(0, 1, (number, 2)) * size
+    radius = np.exp(random.uniform(0, 4, (number, 2)))
+    masks = [
+        ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1
+        for (cy, cx), (ry, rx) in zip(centre, radius, strict=True)
+    ]
+    given = inputs(
+        torch.from_numpy(np.stack(masks)),
+        torch.randn(8, 9, 12, generator=torch.Generator().manual_seed(0)),
+    )
+    settings = region_pool.Settings(overlap=overlap, uncovered="ignore", score="cosine")
+    scored = region_pool.build(settings).score(given)
+    rows = scored.segments
+    best = np.full(size, 255, np.uint8)
+    if overlap == "area":
+        order = sorted(range(number), key=lambda k: (-rows[k].area, -k))
+        for k in order:
+            best[masks[k]] = rows[k].classes[0]
+    else:
+        total = np.zeros((3, *size))
+        for row, mask in zip(rows, masks, strict=True):
+            for class_id, cosine in zip(row.classes, row.cosines, strict=True):
+                total[class_id - 1][mask] += cosine
+        covered = np.any(masks, axis=0)
+        best[covered] = total.argmax(axis=0)[covered] + 1
+    assert np.array_equal(scored.best.numpy(), best)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from zspl.labeling.sepl import merge
+from zspl.labeling.sepl import merge, refine
 
 SHARED = Path(os.environ.get("ZSPL_SHARED", Path(__file__).parents[3] / "shared"))
 RULES = ["max_iou", "max_iou_imp", "max_iou_imp2"]
@@ -84,3 +84,12 @@ def test_an_unknown_rule_and_a_wrong_size_are_refused():
         merge(pseudo, torch.zeros(1, 2, 2, dtype=torch.bool), rule="best", num_classes=2)
     with pytest.raises((ValueError, TypeError)):
         merge(pseudo, torch.zeros(1, 3, 2, dtype=torch.bool), rule="max_iou", num_classes=2)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_refining_keeps_what_is_ignored_unless_a_segment_claims_it(rule):
+    pseudo = torch.tensor([[1, 1, 255, 0, 255, 0]], dtype=torch.uint8)
+    segment = torch.tensor([[[1, 1, 1, 0, 0, 0]]], dtype=torch.bool)
+    refined = refine(pseudo, segment, rule=rule, num_classes=2)
+    assert refined.tolist() == [[1, 1, 1, 0, 255, 0]]
+    assert merge(pseudo, segment, rule=rule, num_classes=2).tolist() == [[1, 1, 1, 0, 0, 0]]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from zspl.labeling._calibration import ThresholdSearch
-from zspl.labeling._scoring import Scored, assign
+from zspl.labeling._calibration import Calibrator
+from zspl.labeling._decision import Decision, assign
+from zspl.labeling._scoring import Scored
 
 CLASSES = 4
 
@@ -35,7 +36,7 @@ def image(seed, *, fixed):
 def plain_miou(images, threshold, unassigned):
     correct, predicted, true = np.zeros((3, CLASSES))
     for scored, truth in images:
-        label = assign(scored, threshold, unassigned=unassigned).label.numpy()
+        label = assign(scored, Decision.plain(threshold), unassigned=unassigned).label.numpy()
         true_class = truth.numpy()
         for c in range(CLASSES):
             valid = true_class != 255
@@ -50,7 +51,7 @@ def plain_miou(images, threshold, unassigned):
 @pytest.mark.parametrize("unassigned", [0, 255])
 def test_the_curve_equals_the_miou_of_the_painted_labels(fixed, unassigned):
     images = [image(seed, fixed=fixed) for seed in range(4)]
-    search = ThresholdSearch(num_classes=CLASSES, unassigned=unassigned)
+    search = Calibrator(num_classes=CLASSES, unassigned=unassigned)
     for scored, truth in images:
         search.add(scored, truth)
     curve = search.curve()
@@ -62,7 +63,7 @@ def test_the_curve_equals_the_miou_of_the_painted_labels(fixed, unassigned):
 
 def test_the_first_candidate_assigns_all_pixels_and_the_last_none():
     scored, truth = image(0, fixed=None)
-    search = ThresholdSearch(num_classes=CLASSES, unassigned=0)
+    search = Calibrator(num_classes=CLASSES, unassigned=0)
     search.add(scored, truth)
     curve = search.curve()
     valid = truth != 255
@@ -77,7 +78,7 @@ def test_a_threshold_that_separates_background_is_found():
         score=torch.tensor([[0.20, 0.21, 0.22, 0.24, 0.25, 0.26]]),
         confidence=torch.ones(1, 6),
     )
-    search = ThresholdSearch(num_classes=CLASSES, unassigned=0)
+    search = Calibrator(num_classes=CLASSES, unassigned=0)
     search.add(scored, truth)
     best = search.best()
     assert best.miou == 1
@@ -85,6 +86,6 @@ def test_a_threshold_that_separates_background_is_found():
 
 
 def test_without_any_scored_pixel_there_is_nothing_to_calibrate():
-    search = ThresholdSearch(num_classes=CLASSES, unassigned=0)
+    search = Calibrator(num_classes=CLASSES, unassigned=0)
     with pytest.raises(ValueError, match="nothing to calibrate"):
         search.best()

@@ -69,3 +69,19 @@ def test_a_percentage_is_refused_as_confidence():
 def test_no_bins_are_refused():
     with pytest.raises(ValueError, match="num_bins must be at least 1, got 0"):
         Reliability(num_bins=0)
+
+
+def test_an_entry_may_stand_for_many_pixels():
+    confidence = torch.tensor([0.2, 0.7, 0.9])
+    correct = torch.tensor([False, True, False])
+    counted, repeated = Reliability(), Reliability()
+    counted.update(confidence, correct, torch.tensor([3, 1, 4]))
+    for index, number in enumerate((3, 1, 4)):
+        for _ in range(number):
+            repeated.update(confidence[index : index + 1], correct[index : index + 1])
+    found, expected = counted.compute(), repeated.compute()
+    assert torch.equal(found.count, expected.count)
+    assert found.ece == pytest.approx(expected.ece)
+    filled = [entry for entry in found.as_json()["reliability"] if entry["pixels"]]
+    assert [entry["pixels"] for entry in filled] == [3, 1, 4]
+    assert found.as_json()["reliability"][0]["accuracy"] is None

@@ -71,6 +71,27 @@ def test_a_labeler_setting_leaves_proposals_and_other_methods_alone(benchmark, p
     }
 
 
+def test_a_setting_of_an_encoder_of_segments_leaves_segments_and_other_labels_alone(
+    benchmark, params
+):
+    values, write = params
+    values["embed_segments"]["corrclip"]["temperature"] = 0.5
+    write(values)
+    assert stale(benchmark) == {
+        "embed-segments@corrclip-superpixels-0",
+        "label@voted",
+        "evaluate-variants@voted",
+        "tabulate",
+    }
+
+
+def test_other_segments_make_the_features_that_saw_them_stale(benchmark, params):
+    values, write = params
+    values["propose"]["superpixels"]["segments"] = 30
+    write(values)
+    assert {"embed-segments@corrclip-superpixels-0", "label@voted"} <= stale(benchmark)
+
+
 def test_a_new_seed_runs_its_own_cells_only(benchmark, params):
     values, write = params
     values["cells"]["seeds"] = [0, 1]

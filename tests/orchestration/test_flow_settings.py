@@ -20,6 +20,16 @@ def test_a_wrong_number_of_parallel_stages_is_one_line(text):
         parallel_from(text)
 
 
+def test_every_stanza_that_keeps_finished_images_is_retried():
+    from flows.full_benchmark import RETRIED
+
+    stanzas = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    resumable = ("python -m tasks propose ", "python -m tasks embed ")
+    assert {
+        name for name, stanza in stanzas.items() if stanza.get("cmd", "").startswith(resumable)
+    } == RETRIED
+
+
 def test_a_key_that_no_stage_watches_is_refused_before_dvc_runs(tmp_path):
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["train"]["crop_sise"] = 32

@@ -80,6 +80,38 @@ def test_a_wrong_value_is_one_clear_line(key, value, message):
     assert "\n" not in str(caught.value)
 
 
+VARIANT = {"proposals": "sam", "features": "crops-sam", "labeler": {"name": "region_pool"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"proposals": "superpixels"}, "crops-sam come from segments of sam.* set it to sam"),
+        ({"features": "crops"}, r"features: no 'crops'\. Did you mean 'crops-sam'"),
+        ({"features": "clip-sam"}, r"features: no 'clip-sam'\. Did you mean"),
+        ({"proposals": "none", "labeler": {"name": "pixel_argmax"}}, None),
+        ({}, None),
+    ],
+)
+def test_features_that_saw_segments_go_with_those_segments_only(change, message):
+    changes = {
+        "propose.superpixels": {},
+        "label.variants": {"one": {**VARIANT, **change}},
+        "cells.labels": [],
+    }
+    if message is None:
+        assert Settings.read(PARAMS, changes).seen_by_features["crops-sam"] == "sam"
+        return
+    with pytest.raises(SettingsError, match=message) as caught:
+        Settings.read(PARAMS, changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_an_encoder_of_segments_are_checked_too():
+    with pytest.raises(SettingsError, match=r"features/crops\.py has 1 problem.*outside"):
+        Settings.read(PARAMS, {"embed_segments.crops": {"outside": "grey"}})
+
+
 @pytest.mark.parametrize("key", ["../..", "", "a/b", ".hidden"])
 def test_a_name_that_would_leave_the_artifacts_folder_is_refused(key):
     variant = {"proposals": "none", "features": "clip", "labeler": {"name": "pixel_argmax"}}

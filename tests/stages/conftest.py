@@ -41,6 +41,10 @@ class ColorEncoder:
     """Embeds a cell by its mean colour: a CLIP that understands three colours."""
 
     calls = 0
+    sees_segments = False
+
+    def dense_batch(self, images, proposals=None):  # noqa: ARG002 - of the protocol
+        return [self.dense(image) for image in images]
 
     def dense(self, image):
         type(self).calls += 1
@@ -78,6 +82,7 @@ def settings_below(out):
         prepare=prepare,
         propose={"superpixels": {"segments": 40}},
         embed={"clip": {"model": "tiny"}},
+        embed_segments={},
         label=Label.model_validate({"calibration_split": "few", "variants": variants}),
     )
 

@@ -1,5 +1,6 @@
 """label: label maps, confidences and segments of all shards, with a calibrated threshold."""
 
+import csv
 import json
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_a_variant_has_a_label_map_and_a_confidence_for_every_image(annotated):
     summary = run(annotated)
     folder = Layout(annotated.paths.out).labels("region")
     expected = {f"{name}{suffix}" for name in IDS for suffix in (".png", ".confidence.png")}
-    assert set(content(folder)) == expected | {"threshold.json", "segments.parquet"}
+    assert set(content(folder)) == expected | {"threshold.json", "segments.parquet", "images.csv"}
     hits = total = 0
     for name in IDS:
         found = Image.open(folder / f"{name}.png")
@@ -87,6 +88,81 @@ def test_a_fixed_threshold_reads_no_mask_at_all(annotated):
         "calibrated": False,
         "threshold": 0.7,
     }
+
+
+def rows(folder):
+    with (folder / "images.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_threshold_json_says_what_to_expect_and_why(annotated):
+    summary = run(annotated)
+    chosen = json.loads(
+        (Layout(annotated.paths.out).labels("region") / "threshold.json").read_text()
+    )
+    assert chosen["decision"]["threshold"] == chosen["threshold"]
+    assert chosen["decision"]["confidence"] is None
+    assert chosen["expected"]["low"] <= chosen["expected"]["miou"] <= chosen["expected"]["high"]
+    assert set(chosen["expected"]["iou"]) <= {"background", "red", "green", "blue"}
+    assert summary["expected_miou"] == chosen["expected"]["miou"]
+    assert chosen["verdict"] == "Caution"
+    assert chosen["sentence"].startswith("Caution: expected mIoU")
+    assert "4 images" in chosen["sentence"]
+    assert chosen["reliability"]["before"] == chosen["reliability"]["after"]
+
+
+def test_calibrated_confidence_moves_no_label(annotated):
+    run(annotated)
+    folder = Layout(annotated.paths.out).labels("region")
+    before = content(folder)
+    run(with_labeler(annotated, "region", confidence="calibrated"))
+    after = content(folder)
+    maps = [name for name in before if name.endswith(".png") and "confidence" not in name]
+    assert len(maps) == len(IDS)
+    assert all(before[name] == after[name] for name in maps)
+    assert any(before[f"{n}.confidence.png"] != after[f"{n}.confidence.png"] for n in IDS)
+    chosen = json.loads(after["threshold.json"])
+    assert chosen["threshold"] == json.loads(before["threshold.json"])["threshold"]
+    assert chosen["decision"]["confidence"]["unclaimed"]["temperature"] > 0
+    errors = chosen["reliability"]
+    assert errors["after"]["ece"] < errors["before"]["ece"]
+
+
+def test_a_fixed_threshold_may_still_have_its_confidence_calibrated(annotated):
+    run(with_labeler(annotated, "pixel", confidence="calibrated"), "pixel")
+    folder = Layout(annotated.paths.out).labels("pixel")
+    chosen = json.loads((folder / "threshold.json").read_text())
+    assert (chosen["threshold"], chosen["calibrated"], chosen["curve"]) == (0.7, False, [])
+    assert chosen["decision"]["confidence"] is not None
+    assert chosen["split"] == "few"
+
+
+def test_thresholds_per_class_can_be_asked_for(annotated):
+    run(with_labeler(annotated, "region", threshold="calibrated_per_class"))
+    folder = Layout(annotated.paths.out).labels("region")
+    chosen = json.loads((folder / "threshold.json").read_text())
+    assert chosen["calibrated"]
+    assert chosen["class_thresholds"] == {}
+
+
+def test_the_table_of_images_has_the_most_doubtful_first(annotated):
+    run(annotated)
+    folder = Layout(annotated.paths.out).labels("region")
+    found = rows(folder)
+    assert sorted(row["image_id"] for row in found) == IDS
+    doubts = [float(row["doubt"]) for row in found]
+    assert doubts == sorted(doubts, reverse=True)
+    for row in found:
+        assert float(row["coverage"]) == 1
+        assert float(row["conflict"]) == 0
+        sure = np.array(Image.open(folder / f"{row['image_id']}.confidence.png"))
+        assert float(row["doubt"]) == pytest.approx(1 - sure.mean() / 255, abs=0.003)
+
+
+def test_without_proposals_there_is_no_coverage_to_tell(annotated):
+    run(annotated, "pixel")
+    found = rows(Layout(annotated.paths.out).labels("pixel"))
+    assert {(row["coverage"], row["conflict"]) for row in found} == {("", "")}
 
 
 def test_a_killed_variant_continues_and_ends_with_the_same_bytes(annotated, monkeypatch):

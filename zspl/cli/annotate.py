@@ -1,203 +1,250 @@
-"""zspl annotate: pseudo labels for a folder of photos, from class names alone."""
+"""zspl annotate: pseudo labels for any folder of photos, from class names alone."""
 
 import argparse
-import json
+import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from zspl.annotation import claim, engine, exports, masks, page, photos, ranking, sheet
+from zspl.annotation._summary import summarise
+from zspl.annotation.annotator import Annotator
+from zspl.annotation.choices import Asked, Choices, choose
+from zspl.annotation.photos import Found, Photo, printable
+from zspl.annotation.quarantine import Quarantine
+from zspl.annotation.results import CLASSES, Results
 from zspl.cli._pairs import values
 from zspl.errors import DataError, SettingsError, suggestion
-from zspl.evaluation.audit import confidence_file, label_file
 from zspl.evaluation.checkpoints import sample_ids
-from zspl.features import Encoder
-from zspl.io import atomic
-from zspl.io.classes import ClassTable
-from zspl.io.images import read_image, read_label, write_confidence, write_label
-from zspl.labeling import Labeler, LabelInputs
-from zspl.observer import progress
-from zspl.proposals import Proposer
-from zspl.records import PseudoLabel, TextEmbeddings
-from zspl.settings import build_plugin, plugin_settings
-from zspl.viz import GridRow, grid, write_png
+from zspl.io import devices
+from zspl.labeling import Decision
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-SHOWN = 12
-SKIPPED = 1
-PARTS = {
-    "proposals": "zspl.proposals",
-    "features": "zspl.features",
-    "labeler": "zspl.labeling",
-}
+QUARANTINED = 1
+_SHOWN = 12
+_REASONS = 5
+_DOUBTFUL = 3
+_SHEET = "contact_sheet.png"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Annotator:
-    """Proposals, features and a labeling rule, put together."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Work:
+    """One run: where, what, and how."""
 
-    table: ClassTable
-    proposer: Proposer | None
-    encoder: Encoder
-    text: TextEmbeddings
-    labeler: Labeler
-    threshold: float
+    images: Path
+    out: Path
+    found: Found
+    choices: Choices
+    masks: masks.Masks | None
+    batch: int
+    again: bool
 
-    def __call__(self, name: str, image: Image.Image) -> PseudoLabel:
-        """Return the pseudo label of one photo."""
-        inputs = LabelInputs(
-            image_id=name,
-            size=(image.height, image.width),
-            table=self.table,
-            proposals=None if self.proposer is None else self.proposer.propose(image),
-            features=self.encoder.dense(image),
-            text=self.text,
-        )
-        return self.labeler.assign(self.labeler.score(inputs), self.threshold)
-
-
-STAMP = "annotate.json"
-SHEET = "contact_sheet"
+    def made_with(self) -> dict[str, Any]:
+        """Return every choice that can change a label."""
+        digest = None if self.masks is None else self.masks.digest()
+        return {**self.choices.as_json(), "masks": digest}
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Annotate every photo that is not done yet, draw the sheet, report what was skipped."""
-    files = _images(arguments.images)
-    table = _classes(arguments.classes)
-    choices = _choices(arguments)
-    out: Path = arguments.out
-    made_by = {"classes": table.names, "threshold": arguments.threshold, **choices}
-    _check_folder(out, made_by)
-    waiting = {name: path for name, path in files.items() if not _done(out, name)}
-    annotator = _build(choices, table, arguments.threshold) if waiting else None
-    atomic.write_text(out / STAMP, _stamp(made_by))
-    table.write(out / "classes.json")
-    skipped = _annotate(out, waiting, annotator) if annotator else []
-    done = {name: path for name, path in files.items() if _done(out, name)}
-    if done:
-        _contact_sheet(out, done, table)
-    print(f"{len(done)} of {len(files)} images annotated in {out}")
-    for line in skipped:
-        print(f"zspl: skipped {line}", file=sys.stderr)
-    return SKIPPED if skipped else 0
+    """Label every photo that is not done yet, then write tables, report and exports."""
+    # Header-sized bombs become an error, and damaged metadata no noise between the progress.
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    if arguments.device:
+        os.environ["ZSPL_DEVICE"] = arguments.device
+    formats = _formats(arguments.export)
+    work = _work(arguments)
+    with claim.claimed(work.out):
+        if arguments.preview:
+            return _preview(work, arguments.preview)
+        return _full(work, formats)
 
 
-def _annotate(out: Path, files: Mapping[str, Path], annotator: Annotator) -> list[str]:
-    skipped = []
-    for name, path in progress(files.items(), what="annotate", total=len(files)):
-        try:
-            image = read_image(path)
-        except DataError as error:
-            skipped.append(str(error))
-            continue
-        made = annotator(name, image)
-        write_confidence(confidence_file(out, name), made.confidence.numpy())
-        write_label(label_file(out, name), made.label.numpy())
-    return skipped
-
-
-def _images(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; pass --images with a folder of photos")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
-        if path.stem in files:
-            raise DataError(f"{path}: {files[path.stem].name} has the same name; rename one")
-        if path.stem == SHEET or path.stem.endswith(".confidence"):
-            raise DataError(f"{path}: the name is taken by a file of the output; rename it")
-        files[path.stem] = path
-    if not files:
-        raise DataError(f"{folder}: no image in it; expected {', '.join(sorted(SUFFIXES))}")
-    return files
-
-
-def _classes(text: str) -> ClassTable:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    try:
-        return ClassTable.plain(("background", *names), prompts=names)
-    except ValueError as error:
-        raise SettingsError(f"--classes {text!r}: {error}") from error
-
-
-def _choices(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Return plugin and settings of each part, checked before any model is loaded."""
-    bare = arguments.proposals == "none"
-    labeler = arguments.labeler or ("pixel_argmax" if bare else "region_pool")
-    chosen: dict[str, dict[str, Any]] = {
-        "proposals": {"name": arguments.proposals, "settings": {}},
-        "features": {"name": arguments.features, "settings": {}},
-        "labeler": {"name": labeler, "settings": {}},
-    }
-    for key, value in values(arguments.changes).items():
-        part, _, setting = key.partition(".")
-        if part not in chosen or not setting:
-            raise SettingsError(f"--set {key}: {suggestion(part, chosen)} Write part.setting=value")
-        chosen[part]["settings"][setting] = value
-    for part, choice in chosen.items():
-        if not (part == "proposals" and bare):
-            plugin_settings(PARTS[part], choice["name"], choice["settings"])
-    one_class = "," not in arguments.classes.strip(",")
-    if one_class and chosen["labeler"]["settings"].get("score") != "cosine":
-        raise SettingsError(
-            "--classes names one class, whose probability is always 1; name others that may be "
-            "seen, too, or pass --set labeler.score=cosine with a --threshold such as 0.25"
+def _work(arguments: argparse.Namespace) -> _Work:
+    images, out, mask_folder = arguments.images, arguments.out, arguments.masks
+    for option, folder in (("--out", out), ("--masks", mask_folder)):
+        if folder is not None and folder.resolve() == images.resolve():
+            raise SettingsError(f"{option} {folder}: is the folder of --images; pass another one")
+    choices = choose(_asked(arguments))
+    found = photos.find(images, apart_from=[folder for folder in (out, mask_folder) if folder])
+    if not found.photos and not found.refused:
+        ignored = f"; {_ignored(found)}" if found.ignored else ""
+        raise DataError(
+            f"{images}: no image in it{ignored}; expected {', '.join(sorted(photos.SUFFIXES))}"
         )
-    return chosen
-
-
-def _build(choices: Mapping[str, Any], table: ClassTable, threshold: float) -> Annotator:
-    def part(name: str) -> Any:  # noqa: ANN401 - whatever the plugin builds
-        return build_plugin(PARTS[name], choices[name]["name"], choices[name]["settings"])
-
-    labeler: Labeler = part("labeler")
-    bare = choices["proposals"]["name"] == "none"
-    if bare and "proposals" in labeler.needs:
-        raise SettingsError(
-            f"the labeler {choices['labeler']['name']} needs segments; pass --proposals sam or "
-            "superpixels, or --labeler pixel_argmax"
-        )
-    encoder: Encoder = part("features")
-    return Annotator(
-        table=table,
-        proposer=part("proposals") if "proposals" in labeler.needs else None,
-        encoder=encoder,
-        text=encoder.text(table.texts),
-        labeler=labeler,
-        threshold=threshold,
+    with_masks = None
+    if mask_folder is not None:
+        with_masks = masks.find(mask_folder, found.photos)
+        masks.check(with_masks, choices.table)
+    on_cpu = devices.chosen().type == "cpu"
+    return _Work(
+        images=images,
+        out=out,
+        found=found,
+        choices=choices,
+        masks=with_masks,
+        batch=arguments.batch or (1 if on_cpu else 4),
+        again=arguments.redo_quarantined,
     )
 
 
-def _stamp(made_by: Mapping[str, Any]) -> str:
-    return json.dumps(made_by, indent=2, sort_keys=True) + "\n"
+def _asked(arguments: argparse.Namespace) -> Asked:
+    return Asked(
+        classes=arguments.classes,
+        background=arguments.background,
+        proposals=arguments.proposals,
+        sam=arguments.sam,
+        features=arguments.features,
+        clip=arguments.clip,
+        labeler=arguments.labeler,
+        templates=arguments.prompts,
+        prompt=arguments.prompt,
+        threshold=arguments.threshold,
+        calibrated=arguments.masks is not None,
+        unassigned=255 if arguments.unassigned == "ignore" else 0,
+        dtype=arguments.dtype,
+        max_side=arguments.max_side,
+        changes=values(arguments.changes),
+    )
 
 
-def _check_folder(out: Path, made_by: Mapping[str, Any]) -> None:
-    """Refuse a folder of other choices or other things, so that labels of two kinds never mix.
-
-    Raises:
-        DataError: if the folder holds labels made otherwise.
-    """
-    stamp = out / STAMP
-    if stamp.exists() and stamp.read_text(encoding="utf-8") != _stamp(made_by):
-        raise DataError(f"{out}: holds labels made with other choices; pass another --out")
-    if not stamp.exists() and out.is_dir() and any(out.iterdir()):
-        raise DataError(f"{out}: holds files of something else; pass an empty --out")
+def _formats(text: str) -> list[str]:
+    chosen = [name.strip() for name in text.split(",") if name.strip()]
+    for name in chosen:
+        if name not in exports.formats():
+            known = suggestion(name, exports.formats())
+            raise SettingsError(f"--export {name}: no such format. {known}")
+    return chosen
 
 
-def _done(out: Path, name: str) -> bool:
-    return label_file(out, name).exists() and confidence_file(out, name).exists()
+def _label(work: _Work, chosen: Sequence[Photo]) -> tuple[engine.Waiting, engine.Tally]:
+    """Label these photos as far as they are not, and leave annotate.json and classes.json."""
+    made_with = work.made_with()
+    before = claim.recall(work.out, made_with)
+    waiting = engine.plan(chosen, work.out, batch=work.batch, again=work.again)
+    annotator = None
+    if waiting.groups or (before is None and work.masks is not None):
+        device, models = devices.chosen().type, work.choices.models()
+        _say(f"{len(waiting.todo)} photos to label with {models} on {device}", sys.stderr)
+        annotator = work.choices.build()
+        annotator.labeler.files([photo.name for photo in chosen])
+    if before is None:
+        before = _decide(work, annotator)
+        # The stamp comes first: without it the folder is somebody else's.
+        claim.stamp(work.out, made_with, before)
+    if not (work.out / CLASSES).exists():
+        work.choices.table.write(work.out / CLASSES)
+    if annotator is None:
+        return waiting, engine.Tally()
+    annotate = partial(annotator.annotate, decision=Decision.from_json(before["decision"]))
+    return waiting, engine.run(waiting, annotate, out=work.out, max_side=work.choices.max_side)
 
 
-def _contact_sheet(out: Path, files: Mapping[str, Path], table: ClassTable) -> None:
-    shown: Sequence[str] = sample_ids(list(files), SHOWN)
-    rows = []
-    for name in shown:
-        image = read_image(files[name])
-        rows.append(GridRow(image=image, maps=(read_label(label_file(out, name)),)))
-    sheet = grid(("pseudo label",), rows, class_names=table.names, cell=(240, 180))
-    write_png(out / f"{SHEET}.png", sheet)
+def _decide(work: _Work, annotator: Annotator | None) -> dict[str, Any]:
+    """Return what annotate.json tells beside the choices."""
+    if work.masks is None or annotator is None:
+        return {"decision": Decision.plain(work.choices.threshold or 0.0).as_json()}
+    decision, report = masks.calibrate(work.masks, annotator, max_side=work.choices.max_side)
+    return {"decision": decision.as_json(), "calibration": report}
+
+
+def _preview(work: _Work, count: int) -> int:
+    everything = {photo.name: photo for photo in work.found.photos}
+    chosen = [everything[name] for name in sample_ids(list(everything), count)]
+    waiting, tally = _label(work, chosen)
+    results = Results(work.out, work.images, only={photo.name for photo in chosen})
+    names = results.names()
+    aside = {**waiting.held, **tally.reasons}
+    _say(f"{len(names)} of {len(everything)} photos labeled as a preview")
+    _say_quarantined(aside)
+    if names:
+        sheet.write(results, names, work.out / _SHEET)
+        _say(f"look at  {work.out / _SHEET}")
+    _say("next     the same command without --preview labels the rest; these are kept")
+    _say("         to change classes or settings, pass another --out")
+    _say_tiny(work.choices)
+    return QUARANTINED if aside else 0
+
+
+def _full(work: _Work, formats: Sequence[str]) -> int:
+    waiting, tally = _label(work, work.found.photos)
+    results = Results(work.out, work.images, only={photo.name for photo in work.found.photos})
+    names = results.names()
+    aside = {**dict(work.found.refused), **waiting.held, **tally.reasons}
+    Quarantine(work.out).write_table(aside.items())
+    ranking.write(results)
+    if names:
+        sheet.write(results, sample_ids(names, _SHOWN), work.out / _SHEET)
+    page.write(results, work.out)
+    folders = exports.write(results, formats, out=work.out)
+    _report(work, results, aside, tally)
+    for folder in folders:
+        _say(f"export   {folder}")
+    return QUARANTINED if aside else 0
+
+
+def _report(work: _Work, results: Results, aside: Mapping[str, str], tally: engine.Tally) -> None:
+    found, summary = work.found, summarise(results, doubtful=_DOUBTFUL)
+    total = len(found.photos) + len(found.refused)
+    _say(f"{summary.photos} of {total} photos labeled in {work.out / 'labels'}")
+    _say_quarantined(aside, work.out)
+    if summary.coverage is not None:
+        _say(f"coverage {summary.coverage:.1%} of all pixels lie in a segment")
+    if summary.doubtful:
+        _say(f"doubtful {', '.join(map(printable, summary.doubtful))} (label these by hand first)")
+    if calibration := results.made_with().get("calibration"):
+        _say(f"expected {calibration['sentence']}")
+    _say(f"report   {work.out / 'index.html'}, table {work.out / ranking.TABLE}")
+    if tally.labeled:
+        rate = tally.labeled / tally.seconds
+        _say(f"rate     {rate:.2f} photos/s ({tally.labeled} in {tally.seconds:.0f} s)")
+    if found.ignored:
+        _say(f"ignored  {_ignored(found)}")
+    for folder in found.left_out:
+        _say(f"left out {printable(folder)}/: holds results of zspl annotate")
+    if work.masks is not None and work.masks.strangers:
+        shown, *more = map(printable, work.masks.strangers)
+        belong = f"and {len(more)} more belong" if more else "belongs"
+        _say(f"masks    {shown} {belong} to no photo")
+    _say_tiny(work.choices)
+
+
+def _say_quarantined(aside: Mapping[str, str], out: Path | None = None) -> None:
+    if not aside:
+        return
+    listed = f", all in {out / 'quarantine.csv'}" if out else ""
+    _say(f"{len(aside)} in quarantine{listed}:")
+    for source, reason in sorted(aside.items())[:_REASONS]:
+        _say(f"  {printable(source)}: {printable(reason)}")
+    if len(aside) > _REASONS:
+        _say(f"  and {len(aside) - _REASONS} more")
+
+
+def _say_tiny(choices: Choices) -> None:
+    if choices.tiny:
+        _say(
+            "beware   the tiny models know rendered textures only; on photos their labels mean "
+            "nothing"
+        )
+
+
+def _ignored(found: Found) -> str:
+    kinds = ", ".join(f"{suffix} {count}" for suffix, count in found.ignored.items())
+    total = sum(found.ignored.values())
+    return (
+        f"{total} file is no image ({kinds})"
+        if total == 1
+        else (f"{total} files are no images ({kinds})")
+    )
+
+
+def _say(text: str, stream: Any = None) -> None:  # noqa: ANN401 - a text stream
+    """Print a line, whatever signs the terminal knows."""
+    to = stream or sys.stdout
+    known = to.encoding or "utf-8"
+    print(text.encode(known, "backslashreplace").decode(known), file=to)

@@ -10,12 +10,15 @@ import torch
 
 from zspl.errors import DataError
 from zspl.evaluation.claims import ClaimMetrics, Claims
-from zspl.evaluation.report import by_class, calibration_json, number
+from zspl.evaluation.report import by_class, number
 from zspl.io.classes import ClassTable, load_label
 from zspl.io.images import Pixels, read_label
 from zspl.metrics.calibration import CalibrationMetrics, Reliability
 from zspl.observer import progress
 from zspl.records import IGNORE_INDEX, ImageRecord
+
+PROMISES = ("class_thresholds", "expected", "reliability", "verdict", "sentence")
+"""What the stage label expected of its labels, cross-validated over the labeled images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +40,11 @@ def confidence_file(folder: Path, image_id: str) -> Path:
     return folder / f"{image_id}.confidence.png"
 
 
-def read_threshold(folder: Path) -> dict[str, float | bool | None]:
-    """Return a variant's threshold, None if it has none, and whether it was calibrated.
+def read_threshold(folder: Path) -> dict[str, Any]:
+    """Return what calibration said of a variant, as the stage label wrote it.
+
+    There are always `threshold` (None if it has none) and `calibrated` (whether it was chosen on
+    masks); the other keys of `PROMISES` are there if anything was fitted on masks.
 
     Raises:
         DataError: if the file that the stage label left is unreadable.
@@ -46,7 +52,8 @@ def read_threshold(folder: Path) -> dict[str, float | bool | None]:
     path = folder / "threshold.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {"threshold": found["threshold"], "calibrated": bool(found["calibrated"])}
+        kept = {key: found[key] for key in PROMISES if key in found}
+        return {**kept, "threshold": found["threshold"], "calibrated": bool(found["calibrated"])}
     except FileNotFoundError:
         return {"threshold": None, "calibrated": False}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -122,7 +129,7 @@ def audit_json(found: Audit, names: Sequence[str]) -> dict[str, Any]:
     return {
         "images": found.images,
         **claims_json(found.claims, names),
-    } | calibration_json(found.calibration)
+    } | found.calibration.as_json()
 
 
 def claims_json(claims: ClaimMetrics, names: Sequence[str]) -> dict[str, Any]:

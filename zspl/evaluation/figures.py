@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from zspl.evaluation import METRICS, PREDICTIONS, SHOWN_IMAGES
 from zspl.evaluation.audit import label_file
-from zspl.evaluation.charts import draw_lines, draw_reliability
+from zspl.evaluation.charts import Bins, draw_lines, draw_reliability
 from zspl.evaluation.checkpoints import sample_ids
 from zspl.evaluation.results import Results, configured_cells, read_scores
 from zspl.evaluation.tables import over_seeds
@@ -22,6 +21,9 @@ from zspl.viz import GridRow, grid, write_png
 
 Figure = tuple[str, Path]
 
+LEAST_SHARE = 0.005
+"""Reliability bins with a smaller share of the pixels are not drawn."""
+
 
 def draw_figures(settings: Settings, results: Results, folder: Path) -> list[Figure]:
     """Draw every figure there is data for and return captions and files.
@@ -35,11 +37,18 @@ def draw_figures(settings: Settings, results: Results, folder: Path) -> list[Fig
         path = folder / "miou_vs_labels.png"
         draw_lines(path, line_points(results, checkpoint), ylabel="mIoU on val, %")
         figures.append((f"mIoU against labeled images ({checkpoint} checkpoint)", path))
-    bins = _reliability(settings)
-    if bins:
+    panels = _reliability(settings)
+    if panels:
         path = folder / "reliability.png"
-        draw_reliability(path, bins)
-        figures.append(("Can the pseudo labels' confidence be believed? (labeled images)", path))
+        draw_reliability(path, panels)
+        figures.append(
+            (
+                "Can the pseudo labels' confidence be believed? On the diagonal, yes. Before and "
+                "after calibration: cross-validated over the labeled images. A bigger marker holds "
+                f"more pixels; bins with less than {LEAST_SHARE:.1%} of them are left out.",
+                path,
+            )
+        )
     path = folder / "qualitative.png"
     caption = _draw_qualitative(settings, path)
     if caption:
@@ -58,17 +67,30 @@ def line_points(results: Results, checkpoint: str) -> dict[str, list[tuple[int, 
     return lines
 
 
-def _reliability(settings: Settings) -> dict[str, list[tuple[float, float]]]:
+def _reliability(settings: Settings) -> dict[str, dict[str, Bins]]:
+    """Return the bins of each variant, before and after calibration where there was one."""
     layout = Layout(settings.paths.out)
     found = {}
     for variant in settings.label.variants:
         path = layout.label_score(variant) / METRICS
         if path.exists():
-            bins = pd.DataFrame(read_scores(path)["audit"]["reliability"])
-            bins = bins[bins["pixels"] > 0]
-            pairs = zip(bins["confidence"], bins["accuracy"], strict=True)
-            found[variant] = [(float(c), float(a)) for c, a in pairs]
+            scores = read_scores(path)
+            promised = scores.get("reliability")
+            if promised is None:
+                groups = {"as given": scores["audit"]}
+            elif promised["before"] == promised["after"]:
+                groups = {"before (raw)": promised["before"]}
+            else:
+                groups = {"before (raw)": promised["before"], "after": promised["after"]}
+            found[variant] = {name: _bins(group) for name, group in groups.items()}
     return found
+
+
+def _bins(group: Mapping[str, Any]) -> Bins:
+    """Return the bins that hold enough pixels for their accuracy to mean something."""
+    total = sum(entry["pixels"] for entry in group["reliability"])
+    filled = [e for e in group["reliability"] if e["pixels"] > LEAST_SHARE * total]
+    return [(e["confidence"], e["accuracy"], e["pixels"] / total) for e in filled]
 
 
 def _draw_qualitative(settings: Settings, path: Path) -> str | None:

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zspl.io import atomic
-from zspl.metrics.calibration import CalibrationMetrics
 from zspl.records import SegmentationMetrics
 
 COLUMNS = ("class", "iou", "precision", "recall")
@@ -47,27 +46,6 @@ def metrics_json(metrics: SegmentationMetrics, names: Sequence[str]) -> dict[str
         "iou": by_class(metrics.iou, names),
         "precision": by_class(metrics.precision, names),
         "recall": by_class(metrics.recall, names),
-    }
-
-
-def calibration_json(calibration: CalibrationMetrics) -> dict[str, Any]:
-    """Return the expected calibration error and the non-empty reliability bins."""
-    bins = zip(
-        calibration.count.tolist(),
-        calibration.confidence.tolist(),
-        calibration.accuracy.tolist(),
-        strict=True,
-    )
-    return {
-        "ece": number(calibration.ece),
-        "reliability": [
-            {
-                "pixels": pixels,
-                "confidence": number(confidence),
-                "accuracy": number(accuracy),
-            }
-            for pixels, confidence, accuracy in bins
-        ],
     }
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ class Results:
 
     `cells` has one row per training that was configured: `row` (its row in a table), `model`,
     `split`, `seed`, `best`, `last`; NaN where the training has no score. `variants` has one
-    row per pseudo-label variant. `labeled_images` counts the labeled images of each split.
-    `missing` names what has no score.
+    row per pseudo-label variant, `verdicts` what calibration said of those it was made for.
+    `labeled_images` counts the labeled images of each split. `missing` names what has no score.
     """
 
     cells: pd.DataFrame
     variants: pd.DataFrame
     labeled_images: dict[str, int]
     missing: tuple[str, ...]
+    verdicts: dict[str, str] = field(default_factory=dict)
 
 
 def configured_cells(settings: Settings) -> tuple[Cell, ...]:
@@ -59,18 +60,21 @@ def read_results(settings: Settings) -> Results:
         if scores is None:
             missing.append(f"{cell.path}")
         cells.append(_cell_row(cell, scores or {}))
-    variants = []
+    variants, verdicts = [], {}
     for name in settings.label.variants:
         scores = _read(layout.label_score(name) / METRICS)
         if scores is None:
             missing.append(f"pseudo labels {name}")
         variants.append({"variant": name, **variant_row(scores or {})})
+        if scores is not None and "sentence" in scores:
+            verdicts[name] = str(scores["sentence"])
     splits = {name: read_split(layout.split(name)) for name in settings.cells.splits}
     return Results(
         cells=pd.DataFrame(cells),
         variants=pd.DataFrame(variants),
         labeled_images={n: len(s.labeled) + len(s.holdout) for n, s in splits.items()},
         missing=tuple(missing),
+        verdicts=verdicts,
     )
 
 
@@ -89,14 +93,20 @@ def variant_row(scores: dict[str, Any]) -> dict[str, float]:
     """Return the columns of one pseudo-label variant; shares in percent, NaN where unknown."""
     audit, val = scores.get("audit", {}), scores.get("val", {})
     threshold = scores.get("threshold")
+    expected, reliability = scores.get("expected", {}), scores.get("reliability", {})
     return {
         "val mIoU": percent(val.get("miou")),
+        "expected mIoU": percent(expected.get("miou")),
+        "expected low": percent(expected.get("low")),
+        "expected high": percent(expected.get("high")),
         "labeled mIoU": percent(audit.get("miou")),
         "precision": percent(audit.get("mean_precision")),
         "recall": percent(audit.get("mean_recall")),
         "coverage": percent(audit.get("coverage")),
         "foreground": percent(audit.get("foreground")),
-        "ECE": percent(audit.get("ece")),
+        "ECE before": percent(reliability.get("before", {}).get("ece")),
+        "ECE after": percent(reliability.get("after", {}).get("ece")),
+        "val ECE": percent(val.get("ece")),
         "threshold": float("nan") if threshold is None else float(threshold),
     }
 

@@ -5,24 +5,22 @@ weights alone, since the published code relies on the token order of older open_
 gives wrong features with open_clip 3.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from zspl.errors import SettingsError, WeightsError
+from zspl.errors import SettingsError
+from zspl.features import _vit
 from zspl.features._open_clip import ClipEncoder, ClipSettings
 
 if TYPE_CHECKING:
     from open_clip import CLIP
-    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-
-
-_TOLERANCE = 1e-3
-"""Largest difference from the model's own embedding, relative to its largest entry."""
+    from open_clip.transformer import ResidualAttentionBlock
 
 
 class Settings(ClipSettings):
@@ -42,15 +40,10 @@ def build(settings: Settings) -> ClipEncoder:
         SettingsError: if the model has fewer blocks than `depth` - 1.
         WeightsError: if the weights cannot be had.
     """
+    rule = _SelfSelf(iterations=settings.ss_attn_iter, temperature=settings.ss_attn_temp)
 
     def tokens(clip: "CLIP", images: Tensor) -> Tensor:
-        return gem_tokens(
-            clip,
-            images,
-            depth=settings.depth,
-            ss_attn_iter=settings.ss_attn_iter,
-            ss_attn_temp=settings.ss_attn_temp,
-        )[0]
+        return _gem_stream(clip, images, depth=settings.depth, rule=rule)
 
     encoder = ClipEncoder(settings, tokens)
     layers = len(encoder.model.visual.transformer.resblocks)
@@ -59,30 +52,7 @@ def build(settings: Settings) -> ClipEncoder:
             f"embed: gem depth is {settings.depth} but {settings.model} has {layers} blocks; "
             f"at most {layers + 1}"
         )
-    check_forward(encoder.model, settings.model)
     return encoder
-
-
-@torch.inference_mode()
-def check_forward(clip: "CLIP", name: str) -> None:
-    """Compare the plain stream with the model's own image embedding on one fixed image.
-
-    Raises:
-        WeightsError: if they differ: the tower has parts that this forward pass does not know.
-    """
-    visual = clip.visual
-    device = visual.proj.device
-    random = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 3, *visual.image_size, generator=random).to(device)
-    tokens = gem_tokens(clip, image, depth=1)[1]
-    found = tokens[:, 1:].mean(dim=1) if visual.pool_type == "avg" else tokens[:, 0]
-    expected = clip.encode_image(image)
-    difference = float((found - expected).abs().max() / expected.abs().max())
-    if not difference < _TOLERANCE:
-        raise WeightsError(
-            f"{name}: its image tower is not the plain CLIP ViT that dense features are computed "
-            f"for (embeddings differ by {difference:.1%}); use a ViT-* model of open_clip"
-        )
 
 
 def gem_tokens(
@@ -110,101 +80,91 @@ def gem_tokens(
     Raises:
         ValueError: if `depth` is below 1 or asks for more blocks than there are.
     """
-    visual = clip.visual
-    blocks = visual.transformer.resblocks
+    rule = _SelfSelf(iterations=ss_attn_iter, temperature=ss_attn_temp)
+    gem, original, last = _until_last(clip, images, depth=depth, rule=rule)
+    if last is None:
+        tokens = _vit.to_joint_space(clip.visual, original)
+        return tokens, tokens
+    gem, original = _both_streams(last, gem, original, rule)
+    return _vit.to_joint_space(clip.visual, gem), _vit.to_joint_space(clip.visual, original)
+
+
+def _gem_stream(
+    clip: "CLIP", images: Float[Tensor, "B 3 H W"], *, depth: int, rule: "_SelfSelf"
+) -> Float[Tensor, "B N D"]:
+    """The first of `gem_tokens`, without what only the second needs of the last block."""
+    gem, original, last = _until_last(clip, images, depth=depth, rule=rule)
+    if last is not None:
+        normalised = last.ln_1(original)
+        heads = _vit.query_key_value(last.attn, normalised)
+        gem = gem + last.ls_1(_vit.project(last.attn, _grouped(heads, normalised, rule)))
+    return _vit.to_joint_space(clip.visual, gem)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _SelfSelf:
+    """How self-self attention is done; see `gem_tokens`."""
+
+    iterations: int
+    temperature: float | None
+
+
+def _until_last(
+    clip: "CLIP", images: Float[Tensor, "B 3 H W"], *, depth: int, rule: _SelfSelf
+) -> tuple[Tensor, Tensor, "ResidualAttentionBlock | None"]:
+    """Run all blocks but the last of the second stream.
+
+    Returns:
+        The GEM stream, the original stream and that last block; None if `depth` is 1, which
+        has no second stream: then all blocks have run.
+    """
+    blocks = list(clip.visual.transformer.resblocks)
     if not 1 <= depth <= len(blocks) + 1:
         raise ValueError(f"depth must be in 1..{len(blocks) + 1}, got {depth}")
     first = len(blocks) - (depth - 1)
-    original = _embed(visual, images)
+    original = _vit.embed(clip.visual, images)
     for block in blocks[:first]:
-        original = _original_block(block, original)
+        original = _vit.run_block(block, original)
     gem = original
-    for block in blocks[first:]:
-        normalised = block.ln_1(original)
-        attended = _self_self_attention(
-            block.attn, normalised, iterations=ss_attn_iter, temperature=ss_attn_temp
-        )
-        gem = gem + block.ls_1(attended)
-        original = _original_block(block, original)
-    return visual.ln_post(gem) @ visual.proj, visual.ln_post(original) @ visual.proj
+    for block in blocks[first:-1]:
+        gem, original = _both_streams(block, gem, original, rule)
+    return gem, original, blocks[-1] if depth > 1 else None
 
 
-def _embed(visual: "VisionTransformer", images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
-    patches = F.conv2d(images, visual.conv1.weight, visual.conv1.bias, visual.conv1.stride)
-    size = (patches.shape[-2], patches.shape[-1])
-    tokens = patches.flatten(2).transpose(1, 2)
-    cls = visual.class_embedding.expand(len(tokens), 1, -1)
-    position = _resample_position(visual.positional_embedding, visual.grid_size, size)
-    embedded: Tensor = visual.ln_pre(torch.cat([cls, tokens], dim=1) + position)
-    return embedded
+def _both_streams(
+    block: "ResidualAttentionBlock",
+    gem: Float[Tensor, "B N C"],
+    original: Float[Tensor, "B N C"],
+    rule: _SelfSelf,
+) -> tuple[Float[Tensor, "B N C"], Float[Tensor, "B N C"]]:
+    """Run one block on both streams; its projections are computed once for both."""
+    normalised = block.ln_1(original)
+    heads = _vit.query_key_value(block.attn, normalised)
+    attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])
+    outputs = torch.cat([_grouped(heads, normalised, rule), attended])
+    grouped, attended = block.ls_1(_vit.project(block.attn, outputs)).chunk(2)
+    return gem + grouped, _vit.add_mlp(block, original + attended)
 
 
-def _resample_position(
-    stored: Float[Tensor, "M C"], stored_size: tuple[int, int], size: tuple[int, int]
-) -> Float[Tensor, "N C"]:
-    """Resample the grid part bicubically (antialiased) to `size`; CLS keeps its entry."""
-    if tuple(stored_size) == size:
-        return stored
-    grid = stored[1:].T.reshape(1, -1, *stored_size)
-    grid = F.interpolate(grid, size, mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([stored[:1], grid[0].flatten(1).T])
+def _grouped(
+    heads: Float[Tensor, "3 B n N d"], tokens: Float[Tensor, "B N C"], rule: _SelfSelf
+) -> Float[Tensor, "B n N d"]:
+    """Attend from queries to queries, keys to keys and values to values, and average the three.
 
-
-def _original_block(
-    block: "ResidualAttentionBlock", tokens: Float[Tensor, "B N C"]
-) -> Float[Tensor, "B N C"]:
-    """Run CLIP's own pre-norm block: attention, then MLP."""
-    query, key, value = _query_key_value(block.attn, block.ln_1(tokens))
-    attended = F.scaled_dot_product_attention(query, key, value)
-    tokens = tokens + block.ls_1(_project(block.attn, attended))
-    result: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-    return result
-
-
-def _self_self_attention(
-    attention: nn.MultiheadAttention,
-    tokens: Float[Tensor, "B N C"],
-    *,
-    iterations: int,
-    temperature: float | None,
-) -> Float[Tensor, "B N C"]:
-    """Attend from values to values, keys to keys, queries to queries, and average the three."""
-    query, key, value = _query_key_value(attention, tokens)
+    The three are one batch of 3B images. The logits' multiplier goes into one side of the
+    product, since the attention kernel takes no multiplier per image.
+    """
     scale: Tensor | float
-    if temperature is None:
+    if rule.temperature is None:
         mean_norm = tokens.norm(dim=-1).mean(dim=1)
-        scale = (mean_norm * query.shape[-1] ** -0.5)[:, None, None, None]
+        scale = (mean_norm * heads.shape[-1] ** -0.5).repeat(3)[:, None, None, None]
     else:
-        scale = temperature
-    outputs = []
-    for source in (value, key, query):
-        grouped = source
-        for _ in range(iterations):
-            grouped = F.normalize(grouped, dim=-1)
-            grouped = _similarity(grouped, scale) @ grouped
-        grouped = F.normalize(grouped, dim=-1)
-        outputs.append(_similarity(grouped, scale) @ value)
-    return _project(attention, torch.stack(outputs).mean(dim=0))
-
-
-def _similarity(
-    vectors: Float[Tensor, "B n N d"], scale: Float[Tensor, "B 1 1 1"] | float
-) -> Float[Tensor, "B n N N"]:
-    return (scale * (vectors @ vectors.transpose(-2, -1))).softmax(dim=-1)
-
-
-def _query_key_value(
-    attention: nn.MultiheadAttention, tokens: Float[Tensor, "B N C"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Project to queries, keys and values, each Float[B heads N d]."""
-    projected = F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
-    heads = projected.view(*projected.shape[:2], 3, attention.num_heads, -1)
-    query, key, value = heads.permute(2, 0, 3, 1, 4)
-    return query, key, value
-
-
-def _project(
-    attention: nn.MultiheadAttention, heads: Float[Tensor, "B n N d"]
-) -> Float[Tensor, "B N C"]:
-    merged = heads.transpose(1, 2).flatten(2)
-    return F.linear(merged, attention.out_proj.weight, attention.out_proj.bias)
+        scale = rule.temperature
+    vectors = heads.flatten(0, 1)
+    value = heads[2].repeat(3, 1, 1, 1)
+    for _ in range(rule.iterations):
+        unit = F.normalize(vectors, dim=-1)
+        vectors = F.scaled_dot_product_attention(scale * unit, unit, unit, scale=1.0)
+    unit = F.normalize(vectors, dim=-1)
+    outputs = F.scaled_dot_product_attention(scale * unit, unit, value, scale=1.0)
+    return outputs.reshape(3, -1, *outputs.shape[1:]).mean(dim=0)

@@ -14,7 +14,12 @@ from zspl.errors import DiskError
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses at `path` into one line that says what to do.
+
+    Raises:
+        DiskError: if the disk is full, the place is not writable, or something is in the way.
+    """
     try:
         yield
     except OSError as error:
@@ -53,7 +58,7 @@ def write(path: Path, writer: Callable[[Path], None]) -> None:
         DiskError: if the disk is full, the folder is not writable, or a file or folder is in the
             way; no part of the file stays.
     """
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
         os.close(handle)
@@ -83,7 +88,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def publish(finished: Path, path: Path) -> None:
     """Move the finished folder or file to `path`, replacing what is there."""
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             shutil.rmtree(path)

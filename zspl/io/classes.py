@@ -22,9 +22,9 @@ class ClassTable:
     """Class names, prompt names and the class id of each mask value.
 
     Attributes:
-        names: Class names by class id; 0 is the background.
+        names: Class names by class id; 0 is the background, if the data set has one.
         prompts: What the text encoder is asked for, for classes 1, 2, ...; synonyms of a class
-            are separated by `|`.
+            are separated by `|`. As many prompts as names: there is no background.
         source_ids: For each mask value 0..255 its class id, 255 (ignore) or -1 (illegal).
         background: What else may be seen; a text of these speaks for class 0.
     """
@@ -39,11 +39,13 @@ class ClassTable:
             raise ValueError(f"expected 2..255 class names, got {len(self.names)}")
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"class names must differ, got {', '.join(self.names)}")
-        if len(self.prompts) != len(self.names) - 1:
+        if len(self.prompts) not in (len(self.names) - 1, len(self.names)):
             raise ValueError(
                 f"expected {len(self.names) - 1} prompts (all classes but the background), "
                 f"got {len(self.prompts)}"
             )
+        if self.background and not self.has_background:
+            raise ValueError(f"class 0 is {self.names[0]}, it takes no texts of a background")
         if len(self.source_ids) != MASK_VALUES:
             raise ValueError(f"expected {MASK_VALUES} source ids, got {len(self.source_ids)}")
         if not all(self.texts):
@@ -56,6 +58,17 @@ class ClassTable:
     def num_classes(self) -> int:
         """The number of classes, background included."""
         return len(self.names)
+
+    @property
+    def has_background(self) -> bool:
+        """Whether class 0 is what no text is asked for.
+
+        Example:
+            >>> ids = (*range(2), *[ILLEGAL] * 254)
+            >>> ClassTable(names=("road", "car"), prompts=("road", "car"), source_ids=ids).texts
+            ('road', 'car')
+        """
+        return len(self.prompts) < len(self.names)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -76,7 +89,7 @@ class ClassTable:
     def _asked(self) -> list[tuple[int, str]]:
         of_classes = [
             (class_id, text.strip())
-            for class_id, prompt in enumerate(self.prompts, start=1)
+            for class_id, prompt in enumerate(self.prompts, start=int(self.has_background))
             for text in prompt.split("|")
         ]
         return of_classes + [(0, text) for text in self.background]

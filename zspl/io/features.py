@@ -1,8 +1,8 @@
 """Dense features of many images and the text embeddings in one safetensors file.
 
-Tensors: `grid/<image id>` Float16[D h w], `text` Float32[C D]; the metadata hold the class names
-and every image's (height, width) in pixels as one JSON text, so that equal content gives equal
-bytes.
+Tensors: `grid/<image id>` Float16[D h w], `text` Float32[P D], and `segments/<image id>`
+Float16[N D] from an encoder that looks at segments. The metadata hold the texts and every image's
+(height, width) in pixels as one JSON text, so that equal content gives equal bytes.
 """
 
 import json
@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from zspl.errors import DataError
 from zspl.io import atomic
@@ -20,6 +21,8 @@ from zspl.records import DenseFeatures, TextEmbeddings
 
 _FACTS = "zspl"
 _TEXT = "text"
+_GRID = "grid/"
+_SEGMENTS = "segments/"
 _LARGEST_HALF = 65504.0
 
 
@@ -32,18 +35,24 @@ def write_features(path: Path, features: Mapping[str, DenseFeatures], text: Text
     """
     tensors = {_TEXT: text.vectors.float().contiguous()}
     for image_id, dense in features.items():
-        if not bool((dense.grid.abs() <= _LARGEST_HALF).all()):
-            raise DataError(
-                f"{path}: features of image {image_id!r} are not finite in half precision; "
-                "check the image and the encoder's weights"
-            )
-        tensors[f"grid/{image_id}"] = dense.grid.half().contiguous()
+        tensors[f"{_GRID}{image_id}"] = _half(dense.grid, path, image_id)
+        if dense.segments is not None:
+            tensors[f"{_SEGMENTS}{image_id}"] = _half(dense.segments, path, image_id)
     facts = {
         "class_names": text.class_names,
         "sizes": {image_id: dense.image_size for image_id, dense in features.items()},
     }
     metadata = {_FACTS: json.dumps(facts, sort_keys=True)}
     atomic.write_bytes(path, save(tensors, metadata=metadata))
+
+
+def _half(values: Float[Tensor, "..."], path: Path, image_id: str) -> Float[Tensor, "..."]:
+    if not bool((values.abs() <= _LARGEST_HALF).all()):
+        raise DataError(
+            f"{path}: features of image {image_id!r} are not finite in half precision; "
+            "check the image and the encoder's weights"
+        )
+    return values.half().contiguous()
 
 
 class FeatureFile:
@@ -67,18 +76,22 @@ class FeatureFile:
             self.sizes: dict[str, tuple[int, int]] = {
                 name: (height, width) for name, (height, width) in facts["sizes"].items()
             }
+            self._stored = frozenset(self._file.keys())
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path}: holds no features ({error}); run the stage embed again"
             ) from error
 
     def read(self, image_id: str) -> DenseFeatures:
-        """Return the features of one image in float32.
+        """Return the features of one image in float32, of its segments too if there are any.
 
         Raises:
             DataError: if the file does not hold the image.
         """
         if image_id not in self.sizes:
             raise DataError(f"{self._path}: has no image {image_id!r}; run the stage embed again")
-        grid: torch.Tensor = self._file.get_tensor(f"grid/{image_id}")
-        return DenseFeatures(grid=grid.float(), image_size=self.sizes[image_id])
+        grid: Tensor = self._file.get_tensor(f"{_GRID}{image_id}")
+        segments: Tensor | None = None
+        if f"{_SEGMENTS}{image_id}" in self._stored:
+            segments = self._file.get_tensor(f"{_SEGMENTS}{image_id}").float()
+        return DenseFeatures(grid=grid.float(), image_size=self.sizes[image_id], segments=segments)

@@ -1,5 +1,6 @@
 """Reading photos and label maps, and writing palette PNGs."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,37 +18,72 @@ def _open(path: Path, *, what: str) -> Image.Image:
         image = _loaded(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such {what}; check the data folder and the split") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: {what} is not readable ({reason}); replace the file") from error
-    except Image.DecompressionBombError as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise DataError(
+            f"{path}: {what} is not readable ({_reason(error)}); replace the file"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path}: {what} is too large ({error}); shrink it") from error
     return image
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "its bytes are of no known image format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _loaded(path: Path) -> Image.Image:
-    image = Image.open(path)
-    try:
+    # By a handle, since Pillow maps an uncompressed TIFF of that path with its sides swapped
+    # when its orientation tag turns it.
+    with path.open("rb") as handle:
+        if not os.fstat(handle.fileno()).st_size:
+            raise ValueError("the file is empty")
+        image = Image.open(handle)
         image.load()
-    except BaseException:
-        image.close()
-        raise
     return image
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read a photo as 8-bit RGB, upright.
+    """Read a photo as 8-bit RGB, upright; of a file with several pictures the first.
+
+    Transparency is shown over white. 16-bit grey is scaled so that 65535 becomes 255, whatever
+    range the values use; 16-bit colour keeps its high bytes.
 
     Raises:
-        DataError: if the file is missing, truncated, no image, or has over 8 bits per grey pixel.
+        DataError: if the file is missing, truncated, no image, so large that it may be a
+            decompression bomb (Pillow's `MAX_IMAGE_PIXELS`, twice that unless its warning is an
+            error), or has grey values of 32 bits or with fractions, whose range is unknown.
     """
     image = _open(path, what="image")
     if image.mode.startswith(("I", "F")):
-        # Pillow would clip these values to 255, which is white nearly everywhere.
+        image = _grey(image, path)
+    upright = ImageOps.exif_transpose(image)
+    if upright.has_transparency_data:
+        shown = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    return upright.convert("RGB")
+
+
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def _grey(image: Image.Image, path: Path) -> Image.Image:
+    """Scale 16-bit grey to 8 bit; v / 257 rounded, since 65535 = 257 * 255."""
+    # Pillow opens 16-bit PGM as 32-bit "I", scaled to 0..65535.
+    if image.mode not in _SIXTEEN_BITS and (image.mode, image.format) != ("I", "PPM"):
         raise DataError(
-            f"{path}: image has mode {image.mode}, expected 8 bits per channel; convert to 8 bit"
+            f"{path}: image has mode {image.mode}, expected 8 or 16 bits per channel; "
+            "convert to 8 bit"
         )
-    return ImageOps.exif_transpose(image).convert("RGB")
+    values = np.array(image).astype(np.uint32)
+    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    # The orientation is read from here.
+    grey.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    grey.getexif().update(image.getexif())
+    return grey
 
 
 def read_label(path: Path, *, size: tuple[int, int] | None = None) -> Pixels:

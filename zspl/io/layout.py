@@ -58,9 +58,9 @@ class Layout:
         """One Parquet file of segment proposals."""
         return self.out / "proposals" / proposer / f"{shard}.parquet"
 
-    def features(self, encoder: str, shard: int) -> Path:
-        """One safetensors file of dense features and text embeddings."""
-        return self.out / "features" / encoder / f"{shard}.safetensors"
+    def features(self, name: str, shard: int) -> Path:
+        """One safetensors file of features and text embeddings; `settings.features_name` names."""
+        return self.out / "features" / name / f"{shard}.safetensors"
 
     def labels(self, variant: str) -> Path:
         """The folder of one pseudo-label variant."""

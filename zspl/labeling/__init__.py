@@ -2,7 +2,7 @@
 
 A labeler works in two steps, so that a threshold can be chosen in between: `score` finds for every
 pixel the one class that could be painted and how similar it is, `assign` keeps what is above the
-threshold.
+threshold of a `Decision`.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from zspl.io.classes import ClassTable
+from zspl.labeling._decision import Decision
 from zspl.labeling._scoring import Scored
 from zspl.records import DenseFeatures, PseudoLabel, SegmentProposals, TextEmbeddings
 
-__all__ = ["LabelInputs", "Labeler", "Scored"]
+__all__ = ["Decision", "LabelInputs", "Labeler", "Scored"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +42,12 @@ class Labeler(Protocol):
         """What must be read for it: a subset of {"proposals", "features"}."""
 
     @property
-    def threshold(self) -> float | Literal["calibrated"] | None:
-        """The score that a class must exceed, "calibrated", or None where none applies."""
+    def threshold(self) -> float | Literal["calibrated", "calibrated_per_class"] | None:
+        """The score that a class must exceed, how it is found, or None where none applies."""
+
+    @property
+    def confidence(self) -> Literal["raw", "calibrated"]:
+        """Whether the confidence is fitted on the labeled images."""
 
     @property
     def unassigned(self) -> int:
@@ -54,5 +59,5 @@ class Labeler(Protocol):
     def score(self, inputs: LabelInputs) -> Scored:
         """Find the class that each pixel would get, and its score."""
 
-    def assign(self, scored: Scored, threshold: float) -> PseudoLabel:
-        """Paint the classes whose score exceeds `threshold`."""
+    def assign(self, scored: Scored, decision: Decision) -> PseudoLabel:
+        """Paint the classes whose score exceeds their threshold."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from zspl.errors import DataError
 from zspl.io.classes import ClassTable
 from zspl.io.images import read_label
-from zspl.labeling._scoring import Scored, assign
+from zspl.labeling._decision import Decision, assign
+from zspl.labeling._scoring import Scored
 from zspl.records import IGNORE_INDEX, PseudoLabel
 from zspl.settings import Section
 
@@ -32,7 +33,8 @@ class FolderSettings(Section):
 class FolderLabels:
     """The part of a labeler that reads ready label maps; no threshold applies to them."""
 
-    threshold: float | Literal["calibrated"] | None = None
+    threshold: float | Literal["calibrated", "calibrated_per_class"] | None = None
+    confidence: Literal["raw", "calibrated"] = "raw"
     unassigned: int = IGNORE_INDEX
 
     def __init__(self, settings: FolderSettings) -> None:
@@ -61,9 +63,9 @@ class FolderLabels:
             found += paths
         return found
 
-    def assign(self, scored: Scored, threshold: float) -> PseudoLabel:
+    def assign(self, scored: Scored, decision: Decision) -> PseudoLabel:
         """Return the label map as it was scored."""
-        return assign(scored, threshold, unassigned=self.unassigned)
+        return assign(scored, decision, unassigned=self.unassigned)
 
     def read(
         self, image_id: str, *, table: ClassTable, size: tuple[int, int]

@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from zspl.labeling._masks import areas, as_float, windows
+
 
 @lru_cache(maxsize=256)
 def upsampling_matrix(cells: int, pixels: int) -> Float[Tensor, "pixels cells"]:
@@ -26,11 +28,19 @@ def grid_weights(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[T
     """Move each mask to the feature grid by the adjoint of bilinear upsampling.
 
     Since upsampling U is linear, the sum over pixels of (U f) S equals the sum over grid cells of
-    f (U^T S); U is separable, so U^T S = U_h^T S U_w. The weights of a mask sum to its area.
+    f (U^T S); U is separable, so U^T S = U_h^T S U_w, and zeros around a mask's box add nothing.
+    The weights of a mask sum to its area.
     """
     rows = upsampling_matrix(grid[0], masks.shape[1])
     columns = upsampling_matrix(grid[1], masks.shape[2])
-    return rows.T @ (masks.float() @ columns)
+    weights = torch.zeros(len(masks), *grid)
+    for mask, weight, (top, bottom, left, right) in zip(
+        masks, weights, windows(masks), strict=True
+    ):
+        if bottom:
+            inside = as_float(mask[top:bottom, left:right])
+            weight[:] = rows[top:bottom].T @ (inside @ columns[left:right])
+    return weights
 
 
 def pool(
@@ -46,5 +56,5 @@ def pool(
     if normalise:
         features = F.normalize(features, dim=0)
     weights = grid_weights(masks, (features.shape[1], features.shape[2]))
-    area = masks.sum(dim=(1, 2)).clamp(min=1)
+    area = torch.tensor(areas(masks), dtype=torch.float32).clamp(min=1)
     return weights.flatten(1) @ features.flatten(1).T / area[:, None]

@@ -1,7 +1,8 @@
 """Dense labels without segments: every pixel gets its most similar class."""
 
 from zspl.labeling import LabelInputs
-from zspl.labeling._scoring import Scored, ScoreSettings, Thresholded, certainty, dense_scores
+from zspl.labeling._decision import Thresholded
+from zspl.labeling._scoring import ClassTexts, Scored, ScoreSettings, dense_scored
 
 
 class Settings(ScoreSettings):
@@ -21,12 +22,12 @@ class PixelArgmax(Thresholded):
         """Find the class that each pixel would get, and its score.
 
         Raises:
-            ValueError: if `inputs` lack features or texts.
+            ValueError: if `inputs` lack features or texts, or texts lack an embedding.
         """
         if inputs.features is None or inputs.text is None:
             raise ValueError("pixel_argmax needs features and texts")
-        best, score = dense_scores(inputs.features, inputs.text, self._settings.score)
-        return Scored(best=best, score=score, confidence=certainty(score, self._settings.score))
+        texts = ClassTexts.of(inputs.text, inputs.table)
+        return dense_scored(inputs.features, texts, self._settings.score)
 
 
 def build(settings: Settings) -> PixelArgmax:

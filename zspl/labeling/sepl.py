@@ -6,19 +6,26 @@ Segmentation", 2023.
 
 from typing import Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, UInt8
 from pydantic import Field
 from torch import Tensor
 
+from zspl.io.classes import MASK_VALUES
+from zspl.io.images import Pixels
 from zspl.labeling import LabelInputs
 from zspl.labeling._folder import FolderLabels, FolderSettings
+from zspl.labeling._masks import windows
 from zspl.labeling._scoring import Scored, always
 from zspl.records import IGNORE_INDEX
 
 Rule = Literal["max_iou", "max_iou_imp", "max_iou_imp2"]
 
 _SHARE_OF_CLASS = 0.85
+
+_Placed = tuple[npt.NDArray[np.bool_], tuple[slice, slice]]
 
 
 class Settings(FolderSettings):
@@ -39,9 +46,6 @@ class Sepl(FolderLabels):
     def score(self, inputs: LabelInputs) -> Scored:
         """Read and refine the label map; no threshold applies to it.
 
-        Unlike the paper, a pixel that the label map ignores stays ignored where no segment
-        claims it.
-
         Raises:
             DataError: if the label map is missing, of another size, or holds an illegal id.
             ValueError: if `inputs` lack proposals.
@@ -49,19 +53,35 @@ class Sepl(FolderLabels):
         if inputs.proposals is None:
             raise ValueError("sepl needs proposals")
         pseudo, confidence = self.read(inputs.image_id, table=inputs.table, size=inputs.size)
-        merged = merge(
+        refined = refine(
             pseudo,
             inputs.proposals.masks,
             rule=self._rule,
             num_classes=inputs.table.num_classes,
         )
-        merged[(merged == 0) & (pseudo == IGNORE_INDEX)] = IGNORE_INDEX
-        return always(merged, confidence)
+        return always(refined, confidence)
 
 
 def build(settings: Settings) -> Sepl:
     """Return the labeler."""
     return Sepl(settings)
+
+
+def refine(
+    pseudo: UInt8[Tensor, "H W"],
+    segments: Bool[Tensor, "N H W"],
+    *,
+    rule: str,
+    num_classes: int,
+) -> UInt8[Tensor, "H W"]:
+    """Merge as the paper does, but keep what the label map ignores.
+
+    Unlike the paper, a pixel that the label map ignores (255) stays ignored where no segment
+    claims it. Arguments and errors are those of `merge`.
+    """
+    merged = merge(pseudo, segments, rule=rule, num_classes=num_classes)
+    merged[(merged == 0) & (pseudo == IGNORE_INDEX)] = IGNORE_INDEX
+    return merged
 
 
 def merge(
@@ -91,21 +111,54 @@ def merge(
         raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
     if segments.shape[1:] != pseudo.shape:
         raise ValueError(f"segments are {segments.shape[1:]} pixels, pseudo {pseudo.shape}")
-    flat = segments.flatten(1)
-    area = flat.count_nonzero(dim=1)
-    free = torch.ones(len(flat), dtype=torch.bool)
-    out = torch.zeros(pseudo.numel(), dtype=torch.uint8)
+    pixels = _Segments(segments.numpy())
+    ids = pseudo.numpy()
+    shared = pixels.counts(ids)
+    area = shared.sum(axis=1)
+    size_of = np.bincount(ids.reshape(-1), minlength=MASK_VALUES)
+    free = np.ones(len(area), np.bool_)
+    # How many segments still free cover each pixel.
+    covering = pixels.covering()
+    out = np.zeros_like(ids)
     for class_id in range(1, num_classes):
-        own = (pseudo == class_id).flatten()
-        if not bool(own.any()):
+        if not size_of[class_id]:
             continue
-        shared = (flat & own).count_nonzero(dim=1)
-        claimed = 2 * shared > area
+        claimed = 2 * shared[:, class_id] > area
         if rule == "max_iou_imp2":
-            claimed |= shared.double() / own.sum().double() >= _SHARE_OF_CLASS
+            claimed |= shared[:, class_id] / size_of[class_id] >= _SHARE_OF_CLASS
         claimed &= free
         if rule != "max_iou":
-            out[own & ~flat[free].any(dim=0)] = class_id
-        out[flat[claimed].any(dim=0)] = class_id
+            out[(ids == class_id) & (covering == 0)] = class_id
+        for inside, where in pixels.of(claimed):
+            out[where][inside] = class_id
+            covering[where] -= inside
         free &= ~claimed
-    return out.view(pseudo.shape)
+    return torch.from_numpy(out)
+
+
+class _Segments:
+    """Masks, each looked at inside its own box only."""
+
+    def __init__(self, masks: npt.NDArray[np.bool_]) -> None:
+        boxes = windows(torch.from_numpy(masks))
+        where = [(slice(box[0], box[1]), slice(box[2], box[3])) for box in boxes]
+        self._size = masks.shape[1:]
+        self._inside = [(masks[k][box], box) for k, box in enumerate(where)]
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> list[_Placed]:
+        """Return the chosen masks inside their boxes, and the boxes."""
+        return [self._inside[k] for k in np.flatnonzero(chosen)]
+
+    def counts(self, ids: Pixels) -> npt.NDArray[np.int64]:
+        """Return Int64[N 256]: how many pixels of each value a mask holds."""
+        counted = np.zeros((len(self._inside), MASK_VALUES), np.int64)
+        for row, (inside, where) in zip(counted, self._inside, strict=True):
+            row[:] = np.bincount(ids[where][inside], minlength=MASK_VALUES)
+        return counted
+
+    def covering(self) -> npt.NDArray[np.int32]:
+        """Return Int32[H W]: how many masks cover each pixel."""
+        number = np.zeros(self._size, np.int32)
+        for inside, where in self._inside:
+            number[where] += inside
+        return number

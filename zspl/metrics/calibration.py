@@ -1,6 +1,8 @@
 """How far a confidence can be believed: expected calibration error and reliability bins."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -19,6 +21,23 @@ class CalibrationMetrics:
     count: Int64[Tensor, " n"]
     confidence: Float[Tensor, " n"]
     accuracy: Float[Tensor, " n"]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the error and all bins as JSON values, None where a number is undefined."""
+        bins = zip(
+            self.count.tolist(), self.confidence.tolist(), self.accuracy.tolist(), strict=True
+        )
+        return {
+            "ece": _number(self.ece),
+            "reliability": [
+                {
+                    "pixels": pixels,
+                    "confidence": _number(confidence),
+                    "accuracy": _number(accuracy),
+                }
+                for pixels, confidence, accuracy in bins
+            ],
+        }
 
 
 class Reliability:
@@ -43,12 +62,18 @@ class Reliability:
         self._hits = torch.zeros(num_bins, dtype=torch.float64)
         self._confidence = torch.zeros(num_bins, dtype=torch.float64)
 
-    def update(self, confidence: Float[Tensor, " n"], correct: Bool[Tensor, " n"]) -> None:
+    def update(
+        self,
+        confidence: Float[Tensor, " n"],
+        correct: Bool[Tensor, " n"],
+        pixels: Int64[Tensor, " n"] | None = None,
+    ) -> None:
         """Add pixels.
 
         Args:
             confidence: Claimed probability of being right, in [0, 1].
             correct: Whether the claim was right.
+            pixels: How many pixels each entry stands for; None: one.
 
         Raises:
             ValueError: if a confidence is outside [0, 1].
@@ -59,9 +84,10 @@ class Reliability:
         exact = confidence.double()
         index = (exact * self._num_bins).ceil().long().sub(1).clamp_min(0)
         bins = self._num_bins
-        self._count += torch.bincount(index, minlength=bins)
-        self._hits += torch.bincount(index, weights=correct.double(), minlength=bins)
-        self._confidence += torch.bincount(index, weights=exact, minlength=bins)
+        weight = torch.ones_like(exact) if pixels is None else pixels.double()
+        self._count += torch.bincount(index, weights=weight, minlength=bins).long()
+        self._hits += torch.bincount(index, weights=weight * correct, minlength=bins)
+        self._confidence += torch.bincount(index, weights=weight * exact, minlength=bins)
 
     def compute(self) -> CalibrationMetrics:
         """Return the error and the bins over all pixels added so far."""
@@ -74,3 +100,7 @@ class Reliability:
             confidence=confidence,
             accuracy=accuracy,
         )
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -12,7 +12,7 @@ from zspl.io.images import read_image
 from zspl.io.layout import Layout
 from zspl.io.proposals import ProposalFile
 from zspl.labeling import Labeler, LabelInputs
-from zspl.records import ImageRecord
+from zspl.records import DenseFeatures, ImageRecord, SegmentProposals
 from zspl.settings import LabelVariant
 
 _NONE = "none"
@@ -104,6 +104,8 @@ class InputReader:
                 f"image {name!r}: proposals and features were made for the sizes "
                 f"{' and '.join(f'{w}x{h}' for h, w in sorted(sizes))}; run propose and embed again"
             )
+        if proposals and features:
+            _check_number(name, proposals, features)
         if not sizes:
             image = read_image(record.image_path)
             sizes = {(image.height, image.width)}
@@ -123,6 +125,15 @@ class InputReader:
     def _features(self, shard: int) -> Path | None:
         name = self._variant.features
         return None if name == _NONE else self._layout.features(name, shard)
+
+
+def _check_number(name: str, proposals: SegmentProposals, features: DenseFeatures) -> None:
+    looked_at, now = features.segments, len(proposals.masks)
+    if looked_at is not None and len(looked_at) != now:
+        raise DataError(
+            f"image {name!r}: features were made for {len(looked_at)} segments, now there are "
+            f"{now}; run the stage embed again"
+        )
 
 
 def check_needs(name: str, variant: LabelVariant, labeler: Labeler) -> None:

@@ -25,8 +25,8 @@ from zspl.records import ImageRecord
 from zspl.settings import Model, Settings
 
 CALIBRATED_HERE = (
-    "the threshold was calibrated on the labeled images that `audit` is about; "
-    "no choice has seen val, so `val` is the untouched figure"
+    "{what} calibrated on the labeled images that `audit` is about; `expected` and `reliability` "
+    "are cross-validated over them; no choice has seen val, so `val` is the untouched figure"
 )
 
 
@@ -155,10 +155,34 @@ def _run_variant(settings: Settings, observer: Observer, variant: str) -> Mappin
         **threshold,
         "variant": variant,
         "calibration_split": split.name,
-        "note": CALIBRATED_HERE if threshold["calibrated"] else "the threshold was given",
+        "note": _note(threshold),
     }
     atomic.write_json(work / METRICS, {**scores, **notes})
-    return _finish(work, layout.label_score(variant), observer, scores=scores)
+    headline = _finish(work, layout.label_score(variant), observer, scores=scores)
+    return {**headline, **_promised(threshold)}
+
+
+def _note(threshold: Mapping[str, Any]) -> str:
+    if threshold["calibrated"]:
+        return CALIBRATED_HERE.format(what="the threshold was")
+    if "expected" in threshold:
+        return CALIBRATED_HERE.format(what="the threshold was given, the confidence was")
+    return "the threshold was given"
+
+
+def _promised(threshold: Mapping[str, Any]) -> dict[str, float]:
+    """Return the headline of what calibration expected, nothing where it expected nothing."""
+    if "expected" not in threshold:
+        return {}
+    expected, reliability = threshold["expected"], threshold["reliability"]
+    found = {
+        "miou_expected": expected["miou"],
+        "miou_expected_low": expected["low"],
+        "miou_expected_high": expected["high"],
+        "ece_before": reliability["before"]["ece"],
+        "ece_after": reliability["after"]["ece"],
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _records(

@@ -1,5 +1,7 @@
-"""label: pseudo labels of all images by one variant, with a threshold calibrated on masks."""
+"""label: pseudo labels of all images by one variant, calibrated on the masks there are."""
 
+import csv
+import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -7,24 +9,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from zspl.errors import DataError, SettingsError
 from zspl.io import atomic, workdir
-from zspl.io.classes import ClassTable, load_label
+from zspl.io.classes import ClassTable
 from zspl.io.images import write_confidence, write_label
 from zspl.io.layout import Layout
 from zspl.io.segments import segment_row, write_segments
-from zspl.io.splits import read_split
-from zspl.labeling import Labeler
-from zspl.labeling._calibration import ThresholdSearch
+from zspl.labeling import Decision, Labeler, LabelInputs, Scored
+from zspl.labeling._facts import conflict, coverage, doubt
 from zspl.observer import Observer, progress
-from zspl.records import PseudoLabel, SegmentRow
+from zspl.records import PseudoLabel
 from zspl.settings import LabelVariant, Settings, plugin_settings
+from zspl.stages._label_calibration import calibrate, calibration_images, needs_masks
 from zspl.stages._label_inputs import InputReader, Placed, check_needs
 from zspl.stages._shard import read_shard
 
 PACKAGE = "zspl.labeling"
+FACTS = ("coverage", "conflict", "doubt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +45,10 @@ class _Job:
 def run(settings: Settings, observer: Observer, *, variant: str) -> Mapping[str, float]:
     """Write the pseudo labels of one variant for the images of all shards.
 
-    A threshold set to "calibrated" is the one with the best mIoU on the labeled and held-out
-    images of `label.calibration_split`; val is never read. Each image's result is kept until all
-    are there, so that a killed run continues.
+    Calibrated thresholds and confidence are fitted on the labeled and held-out images of
+    `label.calibration_split`; val is never read. threshold.json says what came of it and what to
+    expect, images.csv which images to look at first. Each image's result is kept until all are
+    there, so that a killed run continues.
 
     Raises:
         SettingsError: if params.yaml has no such variant, or it does not fit its labeler.
@@ -55,26 +57,27 @@ def run(settings: Settings, observer: Observer, *, variant: str) -> Mapping[str,
     layout = Layout(settings.paths.out)
     job = _prepare(settings, layout, variant)
     threshold = _threshold(job)
-    done = job.work / "segments"
+    decision = _decision(threshold)
     whole = job.work / "whole"
     missing = [p for p in job.images if not _finished(job.work, p.record.image_id)]
     for record, inputs in progress(
         job.reader.read(missing), what=f"label {variant}", total=len(missing)
     ):
         scored = job.labeler.score(inputs)
-        pseudo = job.labeler.assign(scored, threshold.get("threshold") or 0.0)
-        _write_image(job.work, record.image_id, pseudo)
+        pseudo = job.labeler.assign(scored, decision)
+        _write_image(job.work, record.image_id, pseudo, _facts(inputs, scored, pseudo))
     atomic.write_json(whole / "threshold.json", threshold)
     names = [placed.record.image_id for placed in job.images]
-    segments = [(name, _read_rows(done / f"{name}.json")) for name in names]
-    write_segments(whole / "segments.parquet", segments)
+    segments = _write_tables(job.work, names)
     atomic.publish(whole, layout.labels(variant))
     shutil.rmtree(job.work)
-    summary = {"images": float(len(names)), "segments": float(sum(len(r) for _, r in segments))}
+    summary = {"images": float(len(names)), "segments": float(segments)}
     if threshold["threshold"] is not None:
         summary["threshold"] = threshold["threshold"]
     if threshold["calibrated"]:
         summary["calibration_miou"] = threshold["miou"]
+    if "expected" in threshold and threshold["expected"]["miou"] is not None:
+        summary["expected_miou"] = threshold["expected"]["miou"]
     observer.params({"variant": variant})
     observer.metrics(summary)
     return summary
@@ -105,8 +108,8 @@ def _prepare(settings: Settings, layout: Layout, name: str) -> _Job:
     )
     split = settings.label.calibration_split
     calibration: tuple[Placed, ...] = ()
-    if labeler.threshold == "calibrated":
-        calibration = _calibration_images(layout, split, images)
+    if needs_masks(labeler):
+        calibration = calibration_images(layout, split, images)
     reader = InputReader(layout, variant, table)
     ready = labeler.files([placed.record.image_id for placed in images])
     _check_watched(ready, (settings.paths.source, layout.data))
@@ -150,78 +153,85 @@ def _identity(variant: LabelVariant) -> dict[str, Any]:
     }
 
 
-def _calibration_images(
-    layout: Layout, name: str, images: tuple[Placed, ...]
-) -> tuple[Placed, ...]:
-    """Return the labeled and held-out images of a split, in the order of the shards."""
-    split = read_split(layout.split(name))
-    wanted = {*split.labeled, *split.holdout}
-    found = tuple(placed for placed in images if placed.record.image_id in wanted)
-    if len(found) < len(wanted):
-        lost = sorted(wanted - {placed.record.image_id for placed in found})
-        raise DataError(
-            f"{layout.split(name)}: {lost[0]!r} is labeled but in no shard ({len(lost)} such ids); "
-            "run the stage prepare again"
-        )
-    for placed in found:
-        if placed.record.label_path is None or not placed.record.label_path.is_file():
-            raise DataError(
-                f"{placed.record.label_path or placed.record.image_path}: the mask of the labeled "
-                f"image {placed.record.image_id!r} is missing; add it, or set a fixed threshold"
-            )
-    return found
-
-
 def _threshold(job: _Job) -> dict[str, Any]:
-    """Return the content of threshold.json: the threshold, and how it came about."""
-    fixed = job.labeler.threshold
-    if fixed != "calibrated":
-        return {"threshold": fixed, "calibrated": False}
+    """Return the content of threshold.json: the decision, and how it came about."""
+    if not needs_masks(job.labeler):
+        return {"threshold": job.labeler.threshold, "calibrated": False}
     path = job.work / "threshold.json"
     if not path.is_file():
-        atomic.write_json(path, _calibrate(job))
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+        images = progress(
+            job.reader.read(job.calibration),
+            what=f"calibrate {job.name}",
+            total=len(job.calibration),
+        )
+        try:
+            found = calibrate(job.labeler, images, table=job.table)
+        except ValueError as error:
+            raise DataError(
+                f"label.variants.{job.name}: the threshold cannot be calibrated on {job.split} "
+                f"({error}); set a number"
+            ) from error
+        atomic.write_json(path, {**found, "split": job.split})
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
-def _calibrate(job: _Job) -> dict[str, Any]:
-    search = ThresholdSearch(num_classes=job.table.num_classes, unassigned=job.labeler.unassigned)
-    for record, inputs in progress(
-        job.reader.read(job.calibration),
-        what=f"calibrate {job.name}",
-        total=len(job.calibration),
-    ):
-        truth = load_label(record, job.table, (inputs.size[1], inputs.size[0]))
-        search.add(job.labeler.score(inputs), torch.from_numpy(truth))
-    try:
-        best, curve = search.best(), search.curve()
-    except ValueError as error:
-        raise DataError(
-            f"label.variants.{job.name}: the threshold cannot be calibrated on {job.split} "
-            f"({error}); set a number"
-        ) from error
+def _decision(threshold: Mapping[str, Any]) -> Decision:
+    """Return the decision in threshold.json; without a threshold every label is kept."""
+    if "decision" in threshold:
+        return Decision.from_json(threshold["decision"])
+    return Decision.plain(threshold["threshold"] or 0.0)
+
+
+def _facts(inputs: LabelInputs, scored: Scored, pseudo: PseudoLabel) -> dict[str, float | None]:
+    """Return an image's row of images.csv; None without segments or their classes."""
+    doubtful = doubt(pseudo.confidence)
+    if inputs.proposals is None:
+        return {"coverage": None, "conflict": None, "doubt": doubtful}
+    masks, best = inputs.proposals.masks, [row.assigned for row in scored.segments]
     return {
-        "threshold": best.threshold,
-        "calibrated": True,
-        "split": job.split,
-        "images": len(job.calibration),
-        "miou": best.miou,
-        "curve": [asdict(point) for point in curve],
+        "coverage": coverage(masks),
+        "conflict": conflict(masks, best) if len(masks) == len(best) else None,
+        "doubt": doubtful,
     }
 
 
-def _write_image(work: Path, name: str, pseudo: PseudoLabel) -> None:
+def _write_image(
+    work: Path, name: str, pseudo: PseudoLabel, facts: Mapping[str, float | None]
+) -> None:
     whole = work / "whole"
     write_label(whole / f"{name}.png", pseudo.label.numpy())
     write_confidence(whole / f"{name}.confidence.png", pseudo.confidence.numpy())
-    rows = json.dumps([asdict(row) for row in pseudo.segments])
-    atomic.write_text(work / "segments" / f"{name}.json", rows)
+    rows = [asdict(row) for row in pseudo.segments]
+    atomic.write_text(_record(work, name), json.dumps({"segments": rows, "facts": facts}))
+
+
+def _write_tables(work: Path, names: Sequence[str]) -> int:
+    """Write the tables over all images and return the number of segments."""
+    records = {name: json.loads(_record(work, name).read_text(encoding="utf-8")) for name in names}
+    segments = [
+        (name, tuple(segment_row(row) for row in record["segments"]))
+        for name, record in records.items()
+    ]
+    write_segments(work / "whole" / "segments.parquet", segments)
+    facts = {name: record["facts"] for name, record in records.items()}
+    doubtful = sorted(names, key=lambda name: (-facts[name]["doubt"], name))
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("image_id", *FACTS))
+    writer.writerows((name, *(_decimals(facts[name][key]) for key in FACTS)) for name in doubtful)
+    atomic.write_text(work / "whole" / "images.csv", table.getvalue())
+    return sum(len(rows) for _, rows in segments)
+
+
+def _decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _record(work: Path, name: str) -> Path:
+    return work / "segments" / f"{name}.json"
 
 
 def _finished(work: Path, name: str) -> bool:
-    parts = (f"whole/{name}.png", f"whole/{name}.confidence.png", f"segments/{name}.json")
-    return all((work / part).is_file() for part in parts)
-
-
-def _read_rows(path: Path) -> tuple[SegmentRow, ...]:
-    return tuple(segment_row(row) for row in json.loads(path.read_text(encoding="utf-8")))
+    parts = (f"whole/{name}.png", f"whole/{name}.confidence.png")
+    return _record(work, name).is_file() and all((work / part).is_file() for part in parts)

@@ -34,6 +34,7 @@ def cell_settings(out, **changes):
         },
         "propose": {},
         "embed": {},
+        "embed_segments": {},
         "label": {"calibration_split": "few", "variants": {"ready": VARIANT}},
         "cells": {
             "methods": ["supervised"],

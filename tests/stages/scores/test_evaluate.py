@@ -201,6 +201,31 @@ def test_the_threshold_and_its_origin_are_recorded(prepared, make_settings, cali
     assert ("calibrated on the labeled images" in found["note"]) is calibrated
 
 
+def test_what_calibration_promised_stands_beside_what_was_measured(prepared, make_settings):
+    annotate(prepared, ["i0", "i1"])
+    promised = {
+        "expected": {"miou": 0.5, "low": 0.4, "high": None, "iou": {}},
+        "reliability": {
+            "before": {"ece": 0.3, "reliability": []},
+            "after": {"ece": 0.1, "reliability": []},
+        },
+        "class_thresholds": {"cat": 0.5},
+        "verdict": "Caution",
+        "sentence": "Caution: expected mIoU 50 %.",
+    }
+    (prepared.labels("ready") / "threshold.json").write_text(
+        json.dumps({**promised, "threshold": 0.25, "calibrated": False, "curve": []})
+    )
+    settings = make_settings(prepared.out, prepare__annotate_val=False)
+    summary = evaluate(prepared, settings, variant="ready")
+    found = scores(prepared.label_score("ready"))
+    assert {key: found[key] for key in promised} == promised
+    assert found["note"].startswith("the threshold was given, the confidence was calibrated on")
+    assert summary["miou_expected"] == 0.5
+    assert "miou_expected_high" not in summary
+    assert (summary["ece_before"], summary["ece_after"]) == (0.3, 0.1)
+
+
 def test_a_missing_pseudo_label_is_named(prepared, make_settings):
     annotate(prepared, ["i0"])
     settings = make_settings(prepared.out, prepare__annotate_val=False)

@@ -78,6 +78,23 @@ def test_the_text_table_shows_mean_std_and_the_label_quality(prepared, make_sett
     assert "No score" not in text
 
 
+def test_the_verdict_and_the_expected_miou_stand_in_the_report(prepared, make_settings):
+    settings = make_settings(prepared.out)
+    write_scores(prepared, settings)
+    path = prepared.label_score("ready") / "metrics.json"
+    scores = json.loads(path.read_text())
+    bins = {"ece": 0.2, "reliability": RELIABILITY}
+    scores |= {"sentence": "Go: expected mIoU 66 %.", "expected": {"miou": 0.66, "low": 0.61}}
+    scores["expected"]["high"] = 0.7
+    scores["reliability"] = {"before": bins, "after": {"ece": 0.05, "reliability": []}}
+    path.write_text(json.dumps(scores))
+    tabulate(settings)
+    for name in ("index.html", "table.txt"):
+        text = (prepared.tables / name).read_text()
+        assert "ready: Go: expected mIoU 66 %." in text
+        assert "66.0 (61.0-70.0)" in text
+
+
 def test_a_missing_cell_is_a_smaller_n_or_a_dash_and_is_named(prepared, make_settings):
     settings = make_settings(prepared.out)
     gone = [f"supervised/small/many/seed-{seed}" for seed in (0, 1)]

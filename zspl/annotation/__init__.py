@@ -1,0 +1,1 @@
+"""Pseudo labels for any folder of photos: found, labeled, audited and exported."""
