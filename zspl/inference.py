@@ -1,5 +1,6 @@
 """One image through a trained network, at the image's own size."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from zspl.errors import WeightsError
 from zspl.io import devices
 from zspl.models import SegmentationNetwork
 from zspl.models.pretrained import read_state
+from zspl.models.views import View
 from zspl.settings import Model
 
 
@@ -40,18 +42,28 @@ def build_model(
     return network.to(memory_format=torch.channels_last)
 
 
-def load_model(settings: Model, path: Path, *, num_classes: int) -> SegmentationNetwork:
+def load_model(
+    settings: Model,
+    path: Path,
+    *,
+    num_classes: int,
+    adapt: Callable[[SegmentationNetwork], SegmentationNetwork] | None = None,
+) -> SegmentationNetwork:
     """Load a trained network, in evaluation mode, onto the chosen device.
 
     Args:
         settings: The backbone and the head it was trained with.
         path: The checkpoint, such as best.safetensors of a cell.
         num_classes: Output channels, background included.
+        adapt: What the training method changed in the network, its `Method.adapt`; None for
+            the methods that change nothing.
 
     Raises:
         WeightsError: if the checkpoint is missing, damaged or of another network.
     """
     model = build_model(settings, num_classes=num_classes, pretrained=False)
+    if adapt is not None:
+        model = adapt(model)
     try:
         model.load_state_dict(read_state(path))
     except RuntimeError as error:
@@ -84,3 +96,16 @@ def predict(model: SegmentationNetwork, image: Image.Image) -> UInt8[Tensor, "H 
         image: 8-bit RGB of any size.
     """
     return predict_logits(model, image).max(dim=0).indices.to(torch.uint8).cpu()
+
+
+def most_likely(look: View, image: Image.Image, *, device: torch.device) -> UInt8[Tensor, "H W"]:
+    """Return the most likely class id of each pixel of a photo under a view, on the CPU.
+
+    Args:
+        look: The view.
+        image: 8-bit RGB of any size.
+        device: Where the network is.
+    """
+    with torch.inference_mode():
+        probabilities = look(normalise(image).unsqueeze(0).to(device))[0]
+        return probabilities.max(dim=0).indices.to(torch.uint8).cpu()

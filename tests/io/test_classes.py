@@ -69,6 +69,7 @@ def test_a_missing_table_says_which_stage_writes_it(tmp_path):
         ({"names": ("background",)}, "expected 2..255 class names, got 1"),
         ({"names": ("a", "a", "b")}, "must differ"),
         ({"prompts": ("a",)}, "expected 2 prompts"),
+        ({"prompts": ("a", "b", "c"), "background": ("sky",)}, "takes no texts of a background"),
         ({"source_ids": (0, 1)}, "expected 256 source ids, got 2"),
         ({"source_ids": (3, *IDS[1:])}, "source ids must be"),
     ],

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from zspl import models, plugins
-from zspl.methods import enhanced, needs, supervised, unimatch
+from zspl.methods import Facts, enhanced, needs, supervised, unimatch
 from zspl.methods._streams import Streams, forward_streams
 from zspl.models.network import SegmentationNetwork
 from zspl.records import LabeledBatch, UnlabeledBatch
@@ -136,18 +136,22 @@ def test_every_method_gives_a_loss_that_reaches_every_parameter(name):
     labeled, main, partner = batches()
     if "unlabeled" not in needs(name):
         main = partner = None
-    model = small_model()
-    loss = module.build(module.Settings())(model, labeled, main, partner)
+    method, facts = module.build(module.Settings()), Facts(class_names=tuple("abcd"), crop_size=32)
+    network = method.adapt(small_model(), facts)
+    model = method.prepare(network, lambda: method.adapt(small_model(), facts), facts)
+    loss = method(model, labeled, main, partner)
     loss.total.backward()
     assert model.training
     assert "labeled" in loss.parts
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    learning = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learning)
 
 
 def test_needs_names_what_each_method_reads():
     assert needs("supervised") == {"labeled"}
     assert needs("unimatch") == {"labeled", "unlabeled"}
     assert needs("enhanced") == {"labeled", "unlabeled", "labels"}
+    assert needs("fixmatch") == needs("cps") == needs("stpp") == {"labeled", "unlabeled"}
 
 
 def test_supervised_ignores_unlabeled_images():
@@ -157,10 +161,12 @@ def test_supervised_ignores_unlabeled_images():
     torch.testing.assert_close(method(small_model(), labeled, None, None).total, with_them)
 
 
-def test_a_semi_supervised_method_refuses_a_step_without_unlabeled_images():
+@pytest.mark.parametrize("name", ["unimatch", "enhanced", "fixmatch"])
+def test_a_semi_supervised_method_refuses_a_step_without_unlabeled_images(name):
+    module = plugins.load("zspl.methods", name)
     labeled, _, _ = batches()
     with pytest.raises(ValueError, match="needs an unlabeled batch"):
-        unimatch.build(unimatch.Settings())(small_model(), labeled, None, None)
+        module.build(module.Settings())(small_model(), labeled, None, None)
 
 
 class Recorder(nn.Module):

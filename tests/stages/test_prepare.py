@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 from zspl import stages
 from zspl.data import ids_of_shard
 from zspl.errors import DataError, SettingsError
+from zspl.io import atomic, workdir
 from zspl.io.classes import ClassTable
 from zspl.io.images import write_label
 from zspl.io.layout import Layout
@@ -194,3 +196,56 @@ def test_more_shards_than_images_is_one_line(tmp_path):
 def test_a_split_name_with_folders_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="should match pattern"):
         make_settings(tmp_path, TOYWORLD, splits=["../labeled_5"])
+
+
+def coco(tmp_path):
+    """A COCO folder of three train photos and one val photo, with a square in each."""
+    source = tmp_path / "coco"
+    square = [[0, 0, 2, 0, 2, 2, 0, 2]]
+    for part, ids in (("train2017", [1, 2, 3]), ("val2017", [7])):
+        (source / part).mkdir(parents=True)
+        for number in ids:
+            Image.new("RGB", (6, 4), (number, 0, 0)).save(source / part / f"{number}.jpg")
+        values = {
+            "images": [{"id": n, "file_name": f"{n}.jpg", "height": 4, "width": 6} for n in ids],
+            "annotations": [
+                {"id": n, "image_id": n, "category_id": 1, "segmentation": square} for n in ids
+            ],
+        }
+        atomic.write_json(source / "annotations" / f"instances_{part}.json", values)
+    dataset = {"name": "coco"}
+    return make_settings(tmp_path / "out", dataset, source=source, splits=["drawn_2"], shards=[0])
+
+
+def test_a_killed_painting_of_coco_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
+    settings = coco(tmp_path)
+    prepare(settings)
+    undisturbed = files(settings.paths.out)
+    shutil.rmtree(settings.paths.out)
+    painted = []
+
+    def stop_at_the_third(path, label):
+        painted.append(path.name)
+        if len(painted) == 3:
+            raise KeyboardInterrupt
+        write_label(path, label)
+
+    monkeypatch.setattr("zspl.datasets.coco.write_label", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(settings)
+    assert not Layout(settings.paths.out).data.exists()
+    counts = prepare(settings)
+    assert painted == ["1.png", "2.png", "3.png", "3.png", "7.png"]
+    assert files(settings.paths.out) == undisturbed
+    assert (counts["classes"], counts["drawn_2/labeled"]) == (81, 2)
+
+
+def test_other_settings_do_not_take_over_what_a_killed_run_left(tmp_path):
+    settings = make_settings(tmp_path, TOYWORLD)
+    work = Layout(tmp_path).work("prepare")
+    workdir.open_workdir(work, made_under="other settings")
+    (work / "data").mkdir()
+    (work / "data" / "half.txt").write_text("half")
+    prepare(settings)
+    assert not (Layout(tmp_path).data / "half.txt").exists()
+    assert not work.exists()

@@ -6,19 +6,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from zspl import inference
+from zspl import inference, plugins
 from zspl.errors import DataError, SettingsError, WeightsError, ZsplError
 from zspl.io.classes import ClassTable
 from zspl.io.images import read_image, write_label
 from zspl.io.layout import Cell, Layout
 from zspl.io.records import read_records, write_records
 from zspl.io.splits import write_split
-from zspl.methods import supervised
+from zspl.methods import needs, supervised
 from zspl.observer import Silent
 from zspl.records import ImageRecord, Split, StepLoss
 from zspl.settings import Settings
 from zspl.stages import train
 
+METHODS = plugins.names("zspl.methods")
 FILES = ["best.safetensors", "last.safetensors", "metrics.jsonl", "summary.json"]
 
 
@@ -56,7 +57,7 @@ def settings(out, **changes):
         "evaluate_every": 2,
         "checkpoint_every": 2,
         "selection": "holdout",
-        "methods": {"supervised": {}, "unimatch": {"min_confidence": 0.3}, "enhanced": {}},
+        "methods": {**{name: {} for name in METHODS}, "unimatch": {"min_confidence": 0.3}},
         "models": {"tiny": {"backbone": tiny, "head": head}},
     }
     labeler = {"name": "from_folder"}
@@ -76,6 +77,7 @@ def settings(out, **changes):
             },
             "propose": {},
             "embed": {},
+            "embed_segments": {},
             "label": {"calibration_split": "few", "variants": {"fake": fake}},
             "cells": {
                 "methods": ["supervised", "unimatch"],
@@ -123,7 +125,7 @@ def world(tmp_path_factory):
 
 
 def run(world, method, *, observer=None, split="few", seed=0, **changes):
-    labels = "fake" if method == "enhanced" else None
+    labels = "fake" if "labels" in needs(method) else None
     train.run(
         settings(world, **changes),
         observer or Silent(),
@@ -142,7 +144,7 @@ def weights(folder):
     return [(folder / name).read_bytes() for name in ("best.safetensors", "last.safetensors")]
 
 
-@pytest.mark.parametrize("method", ["supervised", "unimatch", "enhanced"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_training_killed_twice_ends_like_an_undisturbed_one(world, method):
     folder = run(world, method)
     undisturbed, history = weights(folder), (folder / "metrics.jsonl").read_text()
@@ -166,6 +168,27 @@ def test_a_cell_leaves_two_models_a_history_and_a_summary(world):
     assert summary["best_selection_miou"] == max(scores.values())
     assert scores[summary["best_iteration"]] == max(scores.values())
     assert all("zero_shot_share" in line for line in lines if "loss" in line)
+
+
+def test_a_cell_of_several_rounds_counts_them_all_and_tells_which_images_were_stable(world):
+    folder = run(world, "stpp")
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "stability.json"])
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["iterations"] == 18
+    assert 12 < summary["best_iteration"] <= 18
+    assert sorted(json.loads((folder / "stability.json").read_text())) == list("cdef")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["iteration"] for line in lines if "loss" in line]
+    assert steps == list(range(1, 19))
+    assert not list(Layout(world).work("train", "stpp").rglob("*.*"))
+
+
+def test_a_cell_of_two_networks_leaves_the_one_that_is_evaluated(world):
+    folder = run(world, "cps")
+    section = settings(world).train.models["tiny"]
+    one = load_file(run(world, "supervised") / "last.safetensors")
+    assert load_file(folder / "last.safetensors").keys() == one.keys()
+    inference.load_model(section, folder / "last.safetensors", num_classes=2)
 
 
 def test_another_seed_gives_other_weights_and_the_same_seed_the_same(world):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zspl.data.cutmix import paste
+from zspl.methods import Method
 from zspl.models import SegmentationNetwork
 from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
 
@@ -43,7 +44,7 @@ class StreamLoss(Protocol):
         """Return the loss of one step."""
 
 
-class StreamMethod:
+class StreamMethod(Method):
     """A method that runs all streams and then only differs in their loss."""
 
     def __init__(self, loss: StreamLoss, *, feature_dropout: float) -> None:

@@ -13,7 +13,7 @@ class Settings(Section):
     """The supervised baseline has no settings of its own."""
 
 
-class Supervised:
+class Supervised(Method):
     """Cross-entropy on the labeled crops."""
 
     def __call__(

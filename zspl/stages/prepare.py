@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zspl.datasets import Dataset
 from zspl.errors import DataError, SettingsError
-from zspl.io import atomic
+from zspl.io import atomic, workdir
 from zspl.io.classes import ClassTable, load_label
 from zspl.io.images import read_image
 from zspl.io.layout import Layout
@@ -24,6 +24,7 @@ def run(settings: Settings, observer: Observer) -> Mapping[str, float]:
     """Write the data folder and return the numbers of images, classes and ids.
 
     The folder appears at once when it is whole; the same settings and source give the same bytes.
+    What a killed run of the same settings left is offered to the data set, which may go on there.
 
     Raises:
         SettingsError: if the data set has no such split, or there are more shards than images.
@@ -31,9 +32,10 @@ def run(settings: Settings, observer: Observer) -> Mapping[str, float]:
     """
     dataset: Dataset = settings.prepare.dataset.build("zspl.datasets")
     layout = Layout(settings.paths.out)
-    work = Layout(layout.work("prepare"))
-    shutil.rmtree(work.out, ignore_errors=True)
     source = settings.paths.source
+    chosen = settings.prepare.model_dump(mode="json")
+    made_under = workdir.fingerprint({"source": source.resolve(), "prepare": chosen})
+    work = Layout(workdir.open_workdir(layout.work("prepare"), made_under=made_under))
 
     records = dataset.prepare(source, work.data)
     splits = [_split(settings, dataset, work.data, name) for name in settings.prepare.splits]

@@ -1,19 +1,20 @@
 """train: one cell of the matrix, from a split and a seed to a trained network.
 
 Reads the records, the classes, one split and, for a method that reads them, one variant of the
-pseudo labels. Writes best.safetensors, last.safetensors, metrics.jsonl and summary.json.
+pseudo labels. Writes best.safetensors, last.safetensors, metrics.jsonl and summary.json, and
+stability.json where the method chose images by it.
 """
 
 import os
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zspl.data.loading import TrainingData
 from zspl.errors import DataError, SettingsError
 from zspl.inference import build_model
-from zspl.io import atomic, devices
+from zspl.io import atomic
 from zspl.io.classes import ClassTable
 from zspl.io.layout import Cell, Layout
 from zspl.io.records import read_records
@@ -22,11 +23,9 @@ from zspl.io.workdir import fingerprint, open_workdir
 from zspl.methods import needs as needs_of
 from zspl.observer import Observer
 from zspl.records import ImageRecord, Split
-from zspl.seeding import derive, seed_everything
 from zspl.settings import Settings, build_plugin
 from zspl.training import checkpoints
-from zspl.training.checkpoints import Progress
-from zspl.training.loop import Batches, Training, train
+from zspl.training.rounds import STABILITY, Course, Outcome, run_rounds
 from zspl.training.selection import choose
 
 
@@ -62,26 +61,14 @@ def run(  # noqa: PLR0913 - a cell is named by all of these
     work = open_workdir(
         layout.work("train", *cell.path.parts), made_under=_fingerprint(settings, layout, cell)
     )
-    training, table = _prepare(settings, layout, cell, folder=work)
-    seed_everything(derive(seed, "initial weights"))
-    network = build_model(settings.train.models[model], num_classes=table.num_classes)
-    network.to(devices.chosen())
+    course = _prepare(settings, layout, cell, folder=work)
     observer.params(_facts(settings, cell))
-    progress = train(training, network, observer)
-    summary = _summary(training, progress)
-    finished = work / "finished"
-    shutil.rmtree(finished, ignore_errors=True)
-    finished.mkdir()
-    if progress.best is not None:
-        checkpoints.save_weights(finished / "best.safetensors", progress.best.model)
-    checkpoints.save_weights(finished / "last.safetensors", checkpoints.snapshot(network))
-    shutil.copyfile(work / "metrics.jsonl", finished / "metrics.jsonl")
-    atomic.write_json(finished / "summary.json", summary)
-    atomic.publish(finished, layout.cell(cell))
-    shutil.rmtree(work)
+    outcome = run_rounds(course, observer)
+    summary = _summary(course, outcome)
+    _publish(outcome, summary, work=work, place=layout.cell(cell))
     observer.artifact(layout.cell(cell) / "summary.json")
     numbers = {key: float(v) for key, v in summary.items() if isinstance(v, int | float)}
-    return {**numbers, "seconds": round(progress.seconds, 1)}
+    return {**numbers, "seconds": round(outcome.seconds, 1)}
 
 
 def _check_instance(settings: Settings, cell: Cell) -> None:
@@ -121,38 +108,27 @@ def _fingerprint(settings: Settings, layout: Layout, cell: Cell) -> str:
     return fingerprint(recipe, inputs)
 
 
-def _prepare(
-    settings: Settings, layout: Layout, cell: Cell, *, folder: Path
-) -> tuple[Training, ClassTable]:
+def _prepare(settings: Settings, layout: Layout, cell: Cell, *, folder: Path) -> Course:
     """Read and check every input before a model is built."""
     recipe, needs = settings.train, needs_of(cell.method)
     records, table = read_records(layout.records), ClassTable.read(layout.classes)
     split = read_split(layout.split(cell.split))
     _check_split(split, records, needs=needs)
-    data = TrainingData(
-        records,
-        split,
-        table,
-        recipe,
-        seed=cell.seed,
-        pseudo_labels=None if cell.labels is None else layout.labels(cell.labels),
-    )
-    workers = _workers()
-
-    def batches(start: int, stop: int) -> Batches:
-        return data.batches(start, stop, workers=workers, needs=needs)
-
-    training = Training(
+    return Course(
         name=str(cell.path),
         recipe=recipe,
-        iterations=recipe.iterations or data.iterations_per_epoch(needs) * (recipe.epochs or 1),
         seed=cell.seed,
         method=build_plugin("zspl.methods", cell.method, recipe.methods[cell.method]),
-        batches=batches,
+        needs=needs,
+        records=records,
+        split=split,
+        table=table,
+        pseudo_labels=None if cell.labels is None else layout.labels(cell.labels),
         selection=choose(recipe.selection, split, records=records, table=table),
         folder=folder,
+        workers=_workers(),
+        build=partial(build_model, recipe.models[cell.model], num_classes=table.num_classes),
     )
-    return training, table
 
 
 def _check_split(
@@ -192,11 +168,28 @@ def _facts(settings: Settings, cell: Cell) -> dict[str, str | int | float | bool
     }
 
 
-def _summary(training: Training, progress: Progress) -> dict[str, str | int | float | None]:
-    best = progress.best
+def _summary(course: Course, outcome: Outcome) -> dict[str, str | int | float | None]:
+    best = outcome.best
     return {
-        "iterations": training.iterations,
-        "selection": training.selection.name,
+        "iterations": outcome.iterations,
+        "selection": course.selection.name,
         "best_iteration": None if best is None else best.iteration,
         "best_selection_miou": None if best is None else best.score,
     }
+
+
+def _publish(outcome: Outcome, summary: Mapping[str, Any], *, work: Path, place: Path) -> None:
+    """Move what is worth keeping into the cell's folder, and delete the rest."""
+    finished = work / "finished"
+    shutil.rmtree(finished, ignore_errors=True)
+    finished.mkdir()
+    if outcome.best is not None:
+        checkpoints.save_weights(finished / "best.safetensors", outcome.best.model)
+    checkpoints.save_weights(finished / "last.safetensors", outcome.last)
+    histories = [path.read_text(encoding="utf-8") for path in outcome.histories]
+    atomic.write_text(finished / "metrics.jsonl", "".join(histories))
+    if (work / STABILITY).exists():
+        shutil.copyfile(work / STABILITY, finished / STABILITY)
+    atomic.write_json(finished / "summary.json", summary)
+    atomic.publish(finished, place)
+    shutil.rmtree(work)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 from tqdm import tqdm
 
 from zspl.errors import ZsplError
-from zspl.methods import Method
-from zspl.models import SegmentationNetwork
+from zspl.methods import Method, Moment, deployed
 from zspl.observer import Observer
 from zspl.records import LabeledBatch, UnlabeledBatch
 from zspl.seeding import derive
@@ -41,25 +40,48 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """All that a training needs and that a resumed one needs again, unchanged."""
+    """All that a training needs and that a resumed one needs again, unchanged.
+
+    Attributes:
+        name: What the progress bar shows.
+        recipe: `train` of params.yaml.
+        iterations: Steps to do, `per_epoch` of them to an epoch.
+        before: Steps that earlier rounds of the cell did; only reports count them.
+        kept: Numbers of finished steps after which the network is written to `kept_path`.
+        seed: Of the round.
+        method: Whose loss is minimised.
+        batches: What the steps learn from.
+        selection: Chooses the best model.
+        folder: Where the checkpoint and metrics.jsonl lie while the training is unfinished.
+    """
 
     name: str
     recipe: Train
     iterations: int
+    per_epoch: int
+    before: int = 0
+    kept: tuple[int, ...] = ()
     seed: int
     method: Method
     batches: BatchSource
     selection: Selection
     folder: Path
-    """Where the checkpoint and metrics.jsonl lie while the training is unfinished."""
+
+    def kept_path(self, iteration: int) -> Path:
+        """Return the file of the network that was kept after `iteration` steps."""
+        return self.folder / f"kept-{iteration}.safetensors"
+
+    def moment(self, iteration: int) -> Moment:
+        """Return a step as methods see it."""
+        return Moment(iteration=iteration, total=self.iterations, per_epoch=self.per_epoch)
 
 
-def train(training: Training, model: SegmentationNetwork, observer: Observer) -> Progress:
+def train(training: Training, model: nn.Module, observer: Observer) -> Progress:
     """Train `model` in place from where its last checkpoint stands to the end.
 
     Args:
         training: What to do.
-        model: The network with its initial weights, on the device to train on.
+        model: What the method's `prepare` returned, on the device to train on.
         observer: Gets the losses and the scores of the selection.
 
     Returns:
@@ -70,7 +92,7 @@ def train(training: Training, model: SegmentationNetwork, observer: Observer) ->
     """
     optimiser = build_optimiser(model, training.recipe)
     progress = checkpoints.resume(training.folder, model, optimiser)
-    history = History(training.folder / "metrics.jsonl", iteration=progress.iteration)
+    report = _Report(training, observer, progress)
     total = training.iterations
     model.train()
     with tqdm(
@@ -85,12 +107,28 @@ def train(training: Training, model: SegmentationNetwork, observer: Observer) ->
             if _due(progress.iteration, every=max(1, total // REPORTS), total=total):
                 values = {key: float(value) for key, value in numbers.items()}
                 bar.set_postfix(loss=f"{values['loss']:.3f}")
-                history.add(values, iteration=progress.iteration)
-                observer.metrics(values, step=progress.iteration)
-            progress = _select(training, model, progress, history, observer)
+                report.add(values, iteration=progress.iteration)
+            progress = _select(training, model, progress, report)
+            if progress.iteration in training.kept:
+                kept = training.kept_path(progress.iteration)
+                checkpoints.save_weights(kept, checkpoints.snapshot(deployed(model)))
             if _due(progress.iteration, every=training.recipe.checkpoint_every, total=total):
                 checkpoints.save(training.folder, model, optimiser, progress)
     return progress
+
+
+class _Report:
+    """Tells metrics.jsonl and the observer the same numbers."""
+
+    def __init__(self, training: Training, observer: Observer, progress: Progress) -> None:
+        self._before = training.before
+        self._observer = observer
+        path = training.folder / "metrics.jsonl"
+        self._history = History(path, iteration=self._before + progress.iteration)
+
+    def add(self, values: Mapping[str, float], *, iteration: int) -> None:
+        self._history.add(values, iteration=self._before + iteration)
+        self._observer.metrics(values, step=self._before + iteration)
 
 
 def _due(iteration: int, *, every: int, total: int) -> bool:
@@ -99,7 +137,7 @@ def _due(iteration: int, *, every: int, total: int) -> bool:
 
 def _step(
     training: Training,
-    model: SegmentationNetwork,
+    model: nn.Module,
     optimiser: optim.Optimizer,
     iteration: int,
     batch: Batch,
@@ -108,7 +146,9 @@ def _step(
     factor = poly_factor(iteration, total=training.iterations, power=recipe.poly_power)
     set_learning_rate(optimiser, recipe, factor=factor)
     torch.manual_seed(derive(training.seed, "step", iteration))
-    loss = training.method(model, *_to(batch, next(model.parameters()).device))
+    moment = training.moment(iteration)
+    method = training.method.at(moment)
+    loss = method(model, *_to(batch, next(model.parameters()).device))
     value = loss.total.item()
     if not math.isfinite(value):
         raise ZsplError(
@@ -119,35 +159,29 @@ def _step(
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(loss.total)
     optimiser.step()
+    with torch.no_grad():
+        method.after_step(model, moment)
     return {"loss": value, **loss.parts, "learning_rate": recipe.learning_rate * factor}
 
 
-def _select(
-    training: Training,
-    model: SegmentationNetwork,
-    progress: Progress,
-    history: History,
-    observer: Observer,
-) -> Progress:
-    """Score the model when that is due, and keep it if it is the best so far."""
+def _select(training: Training, model: nn.Module, progress: Progress, report: _Report) -> Progress:
+    """Score the network when that is due, and keep it if it is the best so far."""
     iteration, total = progress.iteration, training.iterations
-    selection = training.selection
+    selection, network = training.selection, deployed(model)
     if selection.name == "last":
         if iteration < total:
             return progress
-        last = Best(iteration=total, score=None, model=checkpoints.snapshot(model))
+        last = Best(iteration=total, score=None, model=checkpoints.snapshot(network))
         return replace(progress, best=last)
     if not _due(iteration, every=training.recipe.evaluate_every, total=total):
         return progress
-    score = selection.score(model)
-    values = {f"{selection.name}_miou": score}
-    history.add(values, iteration=iteration)
-    observer.metrics(values, step=iteration)
+    score = selection.score(network)
+    report.add({f"{selection.name}_miou": score}, iteration=iteration)
     best = progress.best
     if best is not None and best.score is not None and not score > best.score:
         return progress
     return replace(
-        progress, best=Best(iteration=iteration, score=score, model=checkpoints.snapshot(model))
+        progress, best=Best(iteration=iteration, score=score, model=checkpoints.snapshot(network))
     )
 
 

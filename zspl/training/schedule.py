@@ -23,11 +23,14 @@ def poly_factor(iteration: int, *, total: int, power: float) -> float:
 def build_optimiser(model: nn.Module, recipe: Train) -> optim.Optimizer:
     """Return the optimiser: the backbone at its rate, all else at `head_multiplier` times it.
 
-    Weight decay applies to every parameter, biases and batch norm included.
+    A parameter is the backbone's if one part of its name is `backbone`. Weight decay applies to
+    every parameter, biases and batch norm included; one that needs no gradient, such as a
+    teacher's, is left out.
     """
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in model.named_parameters():
-        groups[name.startswith("backbone.")].append(parameter)
+        if parameter.requires_grad:
+            groups["backbone" in name.split(".")].append(parameter)
     rated = [
         {"params": groups[True], "lr": recipe.learning_rate},
         {"params": groups[False], "lr": recipe.learning_rate * recipe.head_multiplier},

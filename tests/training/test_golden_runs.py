@@ -1,0 +1,148 @@
+"""Twenty steps of every method with fixed numbers: what changes one of them changes results."""
+
+import pytest
+import torch
+
+from zspl import models, plugins
+from zspl.io.classes import ClassTable
+from zspl.methods import Facts
+from zspl.observer import Silent
+from zspl.records import LabeledBatch, UnlabeledBatch
+from zspl.settings import Train
+from zspl.training.loop import Training, train
+from zspl.training.selection import Selection
+
+STEPS = 20
+REPORTED = (1, 5, 10, 15, 20)
+
+SETTINGS = {
+    "unimatch": {"min_confidence": 0.3},
+    "fixmatch": {"min_confidence": 0.3},
+}
+"""Where the published thresholds would let no pixel of an untrained network teach."""
+
+GOLDEN = {
+    "cps": (5.9819455, 5.4867258, 5.4126468, 5.2947998, 5.1602211),
+    "enhanced": (1.4323454, 1.3970898, 1.4056790, 1.3707623, 1.3743207),
+    "fixmatch": (1.2399337, 1.2091320, 1.2382077, 1.1584711, 1.0561240),
+    "stpp": (1.4592152, 1.3950353, 1.3932663, 1.3377992, 1.3181491),
+    "supervised": (1.4812217, 1.3861394, 1.3837125, 1.3631439, 1.3478290),
+    "unimatch": (1.0158807, 0.9573369, 1.2460759, 1.1656809, 1.1235396),
+}
+"""Losses of the reported steps, one thread on a CPU."""
+
+
+class Losses(Silent):
+    """Remembers the loss of each reported step."""
+
+    def __init__(self):
+        self.found = {}
+
+    def metrics(self, values, *, step=None):
+        if "loss" in values:
+            self.found[step] = values["loss"]
+
+
+def recipe():
+    return Train.model_validate(
+        {
+            "crop_size": 24,
+            "scale_range": (0.5, 2.0),
+            "batch_labeled": 2,
+            "batch_unlabeled": 2,
+            "epochs": None,
+            "iterations": STEPS,
+            "optimizer": "sgd",
+            "learning_rate": 0.02,
+            "head_multiplier": 2.0,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "poly_power": 0.9,
+            "evaluate_every": STEPS,
+            "checkpoint_every": STEPS,
+            "selection": "last",
+            "methods": {},
+            "models": {},
+        }
+    )
+
+
+def network():
+    return models.build(
+        backbone={"name": "compact", "widths": (4, 6, 8, 8)},
+        head={"name": "deeplabv3plus", "width": 8, "low_width": 4, "dilations": (2,)},
+        num_classes=4,
+    )
+
+
+def batch(step, needs):
+    """Draw blocks of colour whose class is their brightness, so that there is much to learn."""
+    draw = torch.Generator().manual_seed(step)
+
+    def crops():
+        label = torch.randint(0, 4, (2, 6, 6), generator=draw).repeat_interleave(4, 1)
+        label = label.repeat_interleave(4, 2)
+        noise = torch.randn(2, 3, 24, 24, generator=draw)
+        return label, label[:, None].float() - 1.5 + 0.5 * noise
+
+    def unlabeled():
+        label, weak = crops()
+        padding = torch.zeros(2, 24, 24, dtype=torch.bool)
+        padding[0, :, 20:] = True
+        return UnlabeledBatch(
+            weak=weak,
+            strong1=weak * 0.8 + 0.1,
+            strong2=weak * 1.3 - 0.2,
+            padding=padding,
+            box1=torch.rand(2, 24, 24, generator=draw) > 0.7,
+            box2=torch.rand(2, 24, 24, generator=draw) > 0.7,
+            zero_shot=label.masked_fill(padding, 255),
+        )
+
+    label, image = crops()
+    label[1, :2] = 255
+    labeled = LabeledBatch(image=image, label=label)
+    return (labeled, unlabeled(), unlabeled()) if "unlabeled" in needs else (labeled, None, None)
+
+
+def losses_of(name, folder):
+    module = plugins.load("zspl.methods", name)
+    method = module.build(module.Settings(**SETTINGS.get(name, {})))
+    table = ClassTable.plain(tuple("abcd"), prompts=tuple("bcd"))
+    facts = Facts(class_names=table.names, crop_size=24)
+    torch.manual_seed(0)
+    model = method.prepare(
+        method.adapt(network(), facts), lambda: method.adapt(network(), facts), facts
+    )
+    losses = Losses()
+    training = Training(
+        name=name,
+        recipe=recipe(),
+        iterations=STEPS,
+        per_epoch=5,
+        seed=0,
+        method=method,
+        batches=lambda start, stop: (batch(step, module.NEEDS) for step in range(start, stop)),
+        selection=Selection(name="last", records=(), table=table),
+        folder=folder,
+    )
+    train(training, model, losses)
+    return tuple(losses.found[step] for step in REPORTED)
+
+
+def test_every_method_has_a_golden_run():
+    assert sorted(GOLDEN) == list(plugins.names("zspl.methods"))
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_twenty_steps_give_the_known_losses(name, tmp_path):
+    assert losses_of(name, tmp_path) == pytest.approx(GOLDEN[name], rel=1e-5)

@@ -1,0 +1,71 @@
+"""FixMatch with CutMix, as UniMatch's authors run it (methods.md 2.3).
+
+UniMatch with one strong view and without feature perturbation. The pseudo label comes from the
+training-mode forward; the CutMix partner is another crop of the same image, labeled in
+evaluation mode; the unlabeled loss is divided by all pixels that are no padding.
+"""
+
+import torch
+from pydantic import Field
+
+from zspl.data.cutmix import paste
+from zspl.losses import confidence_and_label, consistency_loss, pixel_cross_entropy
+from zspl.methods import Method
+from zspl.methods._streams import share
+from zspl.models import SegmentationNetwork
+from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
+from zspl.settings import Section
+
+NEEDS = frozenset({"labeled", "unlabeled"})
+
+
+class Settings(Section):
+    """Settings of the method, with the published values for VOC and COCO."""
+
+    min_confidence: float = Field(
+        default=0.95, ge=0, le=1, description="Lowest confidence that teaches; Cityscapes: 0."
+    )
+
+
+class FixMatch(Method):
+    """L = (L_x + L_s) / 2."""
+
+    def __init__(self, min_confidence: float) -> None:
+        self._min_confidence = min_confidence
+
+    def __call__(
+        self,
+        model: SegmentationNetwork,
+        labeled: LabeledBatch,
+        unlabeled: UnlabeledBatch | None,
+        partner: UnlabeledBatch | None,
+    ) -> StepLoss:
+        """Return the loss of one step; labeled and weak crops form one batch, strong ones another.
+
+        Raises:
+            ValueError: if there is no unlabeled batch or no partner.
+        """
+        if unlabeled is None or partner is None:
+            raise ValueError("this method needs an unlabeled batch and its CutMix partner")
+        model.eval()
+        with torch.no_grad():
+            source = (*confidence_and_label(model(partner.weak)), partner.padding)
+        model.train()
+        both = model(torch.cat([labeled.image, unlabeled.weak]))
+        on_labeled, on_weak = both.split([len(labeled.image), len(unlabeled.weak)])
+        box = unlabeled.box1
+        on_strong = model(paste(unlabeled.strong1, partner.strong1, box))
+        weak = (*confidence_and_label(on_weak), unlabeled.padding)
+        confidence, label, padding = (paste(a, b, box) for a, b in zip(weak, source, strict=True))
+        loss = pixel_cross_entropy(on_labeled, labeled.label)
+        strong = consistency_loss(
+            on_strong, label, confidence, padding, min_confidence=self._min_confidence
+        )
+        confident = share(weak[0] >= self._min_confidence, among=~unlabeled.padding)
+        parts = {"labeled": loss.detach(), "strong": strong.detach(), "confident_share": confident}
+        return StepLoss(total=(loss + strong) / 2, parts=parts)
+
+
+def build(settings: Settings) -> Method:
+    """Build the method."""
+    return FixMatch(settings.min_confidence)
