@@ -1,10 +1,13 @@
 """Segmentation networks: an encoder plugin and a decoder plugin, put together."""
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
+from zspl import plugins
 from zspl.models.network import Encoder, HeadFactory, SegmentationNetwork
-from zspl.settings import build_plugin
+from zspl.models.pretrained import HeadSettings, load_head_file
+from zspl.settings import Section, plugin_settings
 
 __all__ = ["Encoder", "HeadFactory", "SegmentationNetwork", "build"]
 
@@ -22,20 +25,26 @@ def build(
         backbone: `name` of a plugin in zspl/models/backbones and its settings.
         head: `name` of a plugin in zspl/models/heads and its settings.
         num_classes: Output channels, background included.
-        pretrained: True loads what the backbone's own `pretrained` setting names; False or
-            None starts from random weights (a checkpoint will replace them); text replaces
-            that setting.
+        pretrained: True loads what the `pretrained` settings of both name; False or None starts
+            from random weights (a checkpoint will replace them); text replaces the backbone's
+            setting, and the head starts from random weights.
 
     Raises:
         SettingsError: if a plugin is unknown or one of its settings is wrong.
         WeightsError: if the pretrained weights are missing, damaged or of another network.
     """
     changed = {} if pretrained is True else {"pretrained": pretrained or None}
-    encoder: Encoder = _build("zspl.models.backbones", {**backbone, **changed})
-    make_head: HeadFactory = _build("zspl.models.heads", head)
-    return SegmentationNetwork(encoder.module, make_head(encoder.channels, num_classes))
+    plugin, settings = _plugin("zspl.models.backbones", {**backbone, **changed})
+    encoder: Encoder = plugin.build(settings)
+    plugin, settings = _plugin("zspl.models.heads", head)
+    make_head: HeadFactory = plugin.build(settings)
+    decoder = make_head(encoder.channels, num_classes)
+    if pretrained is True and isinstance(settings, HeadSettings) and settings.pretrained:
+        load_head_file(decoder, settings.pretrained, sha256=settings.sha256)
+    return SegmentationNetwork(encoder.module, decoder)
 
 
-def _build(package: str, choice: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the folder says what
+def _plugin(package: str, choice: Mapping[str, Any]) -> tuple[ModuleType, Section]:
     values = dict(choice)
-    return build_plugin(package, values.pop("name"), values)
+    name = values.pop("name")
+    return plugins.load(package, name), plugin_settings(package, name, values)

@@ -13,12 +13,35 @@ from zspl.settings import Section
 
 
 class TimmSettings(Section):
-    """Settings of every backbone that comes from timm."""
+    """Settings of every backbone whose weights a library publishes."""
 
     pretrained: str | None = Field(
-        default=None, description="null, a timm tag such as gluon_in1k, or a checkpoint file."
+        default=None,
+        description="null, the tag of published weights such as gluon_in1k, or a checkpoint file.",
     )
     sha256: str | None = Field(default=None, description="Checksum of a checkpoint file, in hex.")
+
+    @property
+    def file(self) -> str | None:
+        """The checkpoint file that `pretrained` names, if it is one."""
+        named = self.pretrained is not None and is_file(self.pretrained)
+        return self.pretrained if named else None
+
+
+def create_timm(name: str, settings: TimmSettings, options: Mapping[str, Any]) -> nn.Module:
+    """Create timm's network `name`, with timm's weights if `pretrained` is a tag.
+
+    Raises:
+        WeightsError: if those weights cannot be had.
+    """
+    tag = settings.pretrained if settings.file is None else None
+
+    def create() -> nn.Module:
+        model = name if tag is None else f"{name}.{tag}"
+        module: nn.Module = timm.create_model(model, pretrained=tag is not None, **options)
+        return module
+
+    return create() if tag is None else create_from_hub(create, what=f"backbone {name}.{tag}")
 
 
 def build_timm(name: str, settings: TimmSettings, options: Mapping[str, Any]) -> Encoder:
@@ -27,17 +50,7 @@ def build_timm(name: str, settings: TimmSettings, options: Mapping[str, Any]) ->
     Raises:
         WeightsError: if the pretrained weights cannot be had or do not fit.
     """
-    tag = settings.pretrained
-    from_hub = tag is not None and not is_file(tag)
-    model = f"{name}.{tag}" if from_hub else name
-
-    def create() -> nn.Module:
-        module: nn.Module = timm.create_model(
-            model, pretrained=from_hub, features_only=True, **options
-        )
-        return module
-
-    module: Any = create_from_hub(create, what=f"backbone {model}") if from_hub else create()
-    if tag is not None and not from_hub:
-        load_backbone_file(module, tag, sha256=settings.sha256)
+    module: Any = create_timm(name, settings, {"features_only": True, **options})
+    if settings.file is not None:
+        load_backbone_file(module, settings.file, sha256=settings.sha256)
     return Encoder(module=module, channels=tuple(module.feature_info.channels()))

@@ -7,25 +7,22 @@ evaluation only, no commercial use. Training from random weights is free of that
 from typing import Any, Literal
 
 from jaxtyping import Float
-from pydantic import Field
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 
+from zspl.io import catalog
+from zspl.models.backbones._timm import TimmSettings
 from zspl.models.network import Encoder
-from zspl.models.pretrained import create_from_hub, is_file, load_backbone_file
-from zspl.settings import Section
+from zspl.models.pretrained import create_from_hub, load_backbone_file, notify
 
 LEVELS = 4
+LICENCE = "NVIDIA-SegFormer"
 
 
-class Settings(Section):
-    """Settings of the encoder."""
+class Settings(TimmSettings):
+    """Settings of the encoder; `imagenet` are NVIDIA's weights."""
 
     size: Literal["b0", "b1", "b2", "b3", "b4", "b5"] = "b4"
-    pretrained: str | None = Field(
-        default=None, description="null, the tag imagenet, or a checkpoint file."
-    )
-    sha256: str | None = Field(default=None, description="Checksum of a checkpoint file, in hex.")
 
 
 class MixTransformer(nn.Module):
@@ -46,15 +43,18 @@ def build(settings: Settings) -> Encoder:
     Raises:
         WeightsError: if the pretrained weights cannot be had or do not fit.
     """
-    tag = settings.pretrained
+    tag = settings.pretrained if settings.file is None else None
     name = f"mit_{settings.size}"
-    from_hub = tag is not None and not is_file(tag)
 
     def create() -> nn.Module:
-        module: nn.Module = get_encoder(name, weights=tag if from_hub else None)
+        module: nn.Module = get_encoder(name, weights=tag)
         return module
 
-    encoder: Any = create_from_hub(create, what=f"backbone {name}.{tag}") if from_hub else create()
-    if tag is not None and not from_hub:
-        load_backbone_file(encoder, tag, sha256=settings.sha256)
-    return Encoder(module=MixTransformer(encoder), channels=tuple(encoder.out_channels[-LEVELS:]))
+    what = f"{name}.{tag}"
+    encoder: Any = create() if tag is None else create_from_hub(create, what=f"backbone {what}")
+    module = MixTransformer(encoder)
+    if settings.file is not None:
+        load_backbone_file(module, settings.file, sha256=settings.sha256)
+    if tag is not None:
+        notify(f"{what}: {catalog.restriction(LICENCE)}")
+    return Encoder(module=module, channels=tuple(encoder.out_channels[-LEVELS:]))

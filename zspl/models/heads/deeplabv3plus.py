@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from zspl.errors import SettingsError
 from zspl.models.network import HeadFactory
-from zspl.settings import Section
+from zspl.models.pretrained import HeadSettings
 
 
-class Settings(Section):
+class Settings(HeadSettings):
     """Settings of the decoder."""
 
     width: int = Field(default=256, gt=0, description="Channels of the ASPP and of the fusion.")
