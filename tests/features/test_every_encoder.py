@@ -68,6 +68,10 @@ def test_a_batch_equals_its_images_one_by_one(build):
             torch.testing.assert_close(dense.segments, alone.segments, atol=1e-5, rtol=1e-5)
 
 
+def test_no_images_give_no_features(build):
+    assert build().dense_batch([], []) == []
+
+
 def test_only_one_that_sees_segments_needs_proposals(build):
     encoder = build()
     if encoder.sees_segments:

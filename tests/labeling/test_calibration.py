@@ -187,7 +187,7 @@ def test_a_single_image_gives_a_number_without_an_interval_and_no_go_ahead():
     assert report.expected.miou.low is None
     assert not report.expected.held_out
     assert report.decision.confidence == ConfidenceFit()
-    assert report.sentence(NAMES).startswith("Caution: expected mIoU ")
+    assert report.sentence(NAMES).startswith("Caution by rule of thumb: expected mIoU ")
     assert "1 image: fitted and judged on the same one, no interval" in report.sentence(NAMES)
 
 

@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from zspl.io.classes import ClassTable
-from zspl.labeling import LabelInputs, region_pool, region_vote
+from zspl.labeling import LabelInputs, _scoring, region_pool, region_vote
 from zspl.labeling._pooling import pool
+from zspl.labeling._scoring import ClassTexts, dense_scored
 from zspl.records import DenseFeatures, SegmentProposals, TextEmbeddings
 
 SIZE, GRID, CHANNELS = (375, 500), (28, 28), 512
@@ -88,3 +89,21 @@ def test_no_labeler_of_segments_holds_all_masks_in_floating_point(count_costs, m
         labeler.score(inputs)
     floating = 4 * masks.numel()
     assert costs.largest * 10 < floating
+
+
+@pytest.mark.parametrize("kind", ["cosine", "probability"])
+def test_a_dense_label_never_holds_the_scores_of_all_pixels(count_costs, kind, monkeypatch):
+    """Of 40 texts and 375 x 500 pixels that would be 30 MB; the features are the largest then."""
+    names = tuple(f"class {k}" for k in range(40))
+    vectors = torch.randn(40, CHANNELS, generator=torch.Generator().manual_seed(1))
+    embeddings = TextEmbeddings(vectors=vectors, class_names=names)
+    texts = ClassTexts.of(embeddings, ClassTable.plain(("background", *names), prompts=names))
+    dense = DenseFeatures(grid=features(), image_size=SIZE)
+    whole = dense_scored(dense, texts, kind)
+    monkeypatch.setattr(_scoring, "_BAND_VALUES", 40 * SIZE[1] * 7)
+    with count_costs() as costs:
+        banded = dense_scored(dense, texts, kind)
+    assert costs.largest == 4 * dense.grid.numel() < 4 * 40 * SIZE[0] * SIZE[1] / 15
+    assert torch.equal(banded.best, whole.best)
+    torch.testing.assert_close(banded.score, whole.score, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(banded.confidence, whole.confidence, atol=1e-6, rtol=1e-5)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from zspl.labeling._calibration import Calibrator
+from zspl.labeling._calibration_counts import LEVELS, STEPS, level_of
 from zspl.labeling._decision import Decision, assign
 from zspl.labeling._scoring import Scored
 
@@ -89,3 +90,11 @@ def test_without_any_scored_pixel_there_is_nothing_to_calibrate():
     search = Calibrator(num_classes=CLASSES, unassigned=0)
     with pytest.raises(ValueError, match="nothing to calibrate"):
         search.best()
+
+
+def test_a_score_a_rounding_error_above_one_still_has_a_threshold():
+    """The cosine of equal vectors may come out so; only an infinite score has none."""
+    scores = np.array([1.0, np.nextafter(np.float32(1), np.float32(2)), math.inf], np.float32)
+    one, above, infinite = level_of(scores)
+    assert one == above == STEPS
+    assert infinite == LEVELS - 1 > STEPS

@@ -106,7 +106,7 @@ def test_threshold_json_says_what_to_expect_and_why(annotated):
     assert set(chosen["expected"]["iou"]) <= {"background", "red", "green", "blue"}
     assert summary["expected_miou"] == chosen["expected"]["miou"]
     assert chosen["verdict"] == "Caution"
-    assert chosen["sentence"].startswith("Caution: expected mIoU")
+    assert chosen["sentence"].startswith("Caution by rule of thumb: expected mIoU")
     assert "4 images" in chosen["sentence"]
     assert chosen["reliability"]["before"] == chosen["reliability"]["after"]
 

@@ -137,6 +137,8 @@ class ClipEncoder:
         """Embed several images in one pass of the network; see `dense`."""
         if self.sees_segments and proposals is None:
             raise ValueError("this encoder looks at segments: pass the proposals of every image")
+        if not images:
+            return []
         pixels = torch.stack([self.pixels(image) for image in images])
         tokens = self.tokens(pixels.to(self.device, self._dtype), proposals)[:, 1:]
         side = self._side // self._patch

@@ -74,9 +74,11 @@ class CropEncoder(ClipEncoder):
             ValueError: if there are no proposals, or they are of another size than their image.
         """
         grids = super().dense_batch(images, proposals)
+        if not grids:
+            return []
         masks = [found.masks.numpy() for found in proposals or ()]
         crops = (c for pair in zip(images, masks, strict=True) for c in self._crops(*pair))
-        none = torch.zeros(0, len(grids[0].grid)) if grids else torch.zeros(0)
+        none = torch.zeros(0, len(grids[0].grid))
         embedded = iter(torch.cat([none, *self._embed(crops)]))
         found = []
         for dense, own in zip(grids, masks, strict=True):

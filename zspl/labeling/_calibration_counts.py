@@ -200,9 +200,13 @@ def resamples(images: int, random: np.random.Generator, number: int = 1000) -> F
 
 
 def level_of(score: npt.NDArray[np.float32]) -> Integers:
-    """Return the level of each score: it exceeds the edges 0 .. level - 1 and no other."""
-    steps = np.ceil((score.astype(np.float64) + 1) * (STEPS / 2))
-    return steps.clip(0, LEVELS - 1).astype(np.int64)
+    """Return the level of each score: it exceeds the edges 0 .. level - 1 and no other.
+
+    The cosine of equal vectors may come out a rounding error above 1: it counts as 1. Only an
+    infinite score has the level to which no threshold applies.
+    """
+    steps = np.ceil((score.astype(np.float64) + 1) * (STEPS / 2)).clip(0, STEPS)
+    return np.where(np.isposinf(score), LEVELS - 1, steps).astype(np.int64)
 
 
 def edge_of(threshold: float) -> int:

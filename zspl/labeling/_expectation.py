@@ -137,7 +137,9 @@ def sentence(expected: Expectation, names: Sequence[str], *, than: float | None 
     else:
         low, high = round(100 * interval.low), round(100 * interval.high)
         spread = f"{LEVEL:.0%} interval {low}-{high}, {expected.images} images".replace("%", " %")
-    text = f"{judge(expected, than=than)}: expected mIoU {_percent(interval.value)} ({spread})"
+    verdict = judge(expected, than=than)
+    basis = " by rule of thumb" if than is None else ""
+    text = f"{verdict}{basis}: expected mIoU {_percent(interval.value)} ({spread})"
     if than is not None:
         text += f", a model without these labels has {_percent(than)}"
     weakest = min(expected.iou, key=lambda c: expected.iou[c].value)

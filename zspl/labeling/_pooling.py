@@ -17,11 +17,13 @@ def upsampling_matrix(cells: int, pixels: int) -> Float[Tensor, "pixels cells"]:
     return F.interpolate(unit, pixels, mode="linear", align_corners=False)[0].T.float()
 
 
-def upsample(maps: Float[Tensor, "K h w"], size: tuple[int, int]) -> Float[Tensor, "K H W"]:
-    """Interpolate maps bilinearly to `size` (height, width)."""
-    rows = upsampling_matrix(maps.shape[1], size[0])
+def upsample(
+    maps: Float[Tensor, "K h w"], size: tuple[int, int], *, rows: slice = slice(None)
+) -> Float[Tensor, "K R W"]:
+    """Interpolate maps bilinearly to `size` (height, width) and return R of the rows."""
+    tall = upsampling_matrix(maps.shape[1], size[0])[rows]
     columns = upsampling_matrix(maps.shape[2], size[1])
-    return rows @ maps @ columns.T
+    return tall @ maps @ columns.T
 
 
 def grid_weights(masks: Bool[Tensor, "N H W"], grid: tuple[int, int]) -> Float[Tensor, "N h w"]:

@@ -18,6 +18,9 @@ from zspl.settings import Section
 LOGIT_SCALE = 100.0
 """CLIP's own multiplier of the cosine before a softmax."""
 
+_BAND_VALUES = 1 << 24
+"""Cosines of pixels with texts that exist at once; 64 MB."""
+
 
 class ScoreSettings(Section):
     """How a similarity becomes a class or none.
@@ -132,11 +135,21 @@ def settled(best: UInt8[Tensor, "H W"], score: Float[Tensor, "H W"], kind: str) 
 def dense_scored(features: DenseFeatures, texts: ClassTexts, kind: str) -> Scored:
     """Find the best class and its score at every pixel, without segments.
 
-    The cosines are taken on the grid and interpolated bilinearly to the image's size.
+    The cosines are taken on the grid and interpolated bilinearly to the image's size, a band of
+    rows at a time where there are many texts and pixels.
     """
-    dense = upsample(cosine_maps(features, texts), features.image_size)
-    score, best = scores(dense.movedim(0, -1), kind).max(dim=-1)
-    return settled(torch.tensor(texts.classes, dtype=torch.uint8)[best], score, kind)
+    height, width = features.image_size
+    maps = cosine_maps(features, texts)
+    score = torch.empty(height, width)
+    best = torch.empty(height, width, dtype=torch.uint8)
+    classes = torch.tensor(texts.classes, dtype=torch.uint8)
+    step = max(1, _BAND_VALUES // (len(maps) * width))
+    for top in range(0, height, step):
+        rows = slice(top, min(height, top + step))
+        dense = upsample(maps, features.image_size, rows=rows)
+        score[rows], found = scores(dense.movedim(0, -1), kind).max(dim=-1)
+        best[rows] = classes[found]
+    return settled(best, score, kind)
 
 
 def cosine_maps(features: DenseFeatures, texts: ClassTexts) -> Float[Tensor, "P h w"]:

@@ -21,10 +21,6 @@ Mask = npt.NDArray[np.bool_]
 
 _TILE = (128, 512)  # rows and columns: 256 kB of float32, which stays in a CPU's cache
 _BATCH_BYTES = 200 << 20  # of float32 masks that exist at once where masks are made together
-# How far the stability of n pixels of small logits may lie below the true one: seen were 0.016
-# on large noisy masks and 0.7 / sqrt(n) on small ones.
-_MARGIN = 0.02
-_MARGIN_OF_SMALL = 1.0
 
 
 class Outline(NamedTuple):
@@ -130,8 +126,6 @@ class Canvas:
     def _draw_one_by_one(self, logits: Float[Tensor, "n y x"], cutoffs: Cutoffs) -> Drawn:
         index, counts, boxes, outlines = [], [], [], []
         for k, low in enumerate(logits):
-            if self._is_unstable(low, cutoffs):
-                continue
             mask, (top, left), count = self._measured(low, cutoffs)
             if cutoffs.refuses(*count):
                 continue
@@ -146,19 +140,6 @@ class Canvas:
             boxes=torch.tensor(boxes, dtype=torch.int64).view(-1, 4),
             outlines=outlines,
         )
-
-    def _is_unstable(self, low: Float[Tensor, "y x"], cutoffs: Cutoffs) -> bool:
-        """Whether the logits as they are tell that the mask cannot reach `least`."""
-        rows, columns = self._rows, self._columns
-        if cutoffs.least <= 0 or rows.size < rows.used or columns.size < columns.used:
-            return False
-        seen = low[: rows.used, : columns.used].numpy()
-        union = np.count_nonzero(seen > cutoffs.mask - cutoffs.offset)
-        if union == 0:
-            return False
-        intersection = np.count_nonzero(seen > cutoffs.mask + cutoffs.offset)
-        margin = _MARGIN + _MARGIN_OF_SMALL / union**0.5
-        return bool(intersection / union < cutoffs.least - margin)
 
     def _measured(
         self, low: Float[Tensor, "y x"], cutoffs: Cutoffs
