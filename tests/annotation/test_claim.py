@@ -32,8 +32,8 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
 
 
 def test_halves_of_a_killed_write_are_swept_and_nothing_else(tmp_path):
-    halves = [".abcd_123.png", "labels/d/.a1b2c3d4.png", "exports/coco/.00000000"]
-    others = ["annotate.json", ".gitignore", "labels/a.png", "labels/d/.DS_Store"]
+    halves = [".abcd_123.png", "labels/d/.a1b2c3d4.png", "exports/coco/.00000000.json"]
+    others = ["annotate.json", ".gitignore", ".htaccess", "labels/a.png", "labels/d/.DS_Store"]
     for name in (*halves, *others):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

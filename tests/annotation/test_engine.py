@@ -13,7 +13,7 @@ from zspl.annotation.annotator import Annotation
 from zspl.annotation.facts import Facts
 from zspl.annotation.photos import find
 from zspl.annotation.quarantine import Quarantine
-from zspl.annotation.results import facts_path, label_path
+from zspl.annotation.results import confidence_path, facts_path, label_path
 from zspl.errors import DiskError, WeightsError
 from zspl.records import PseudoLabel
 
@@ -151,6 +151,8 @@ def test_a_photo_that_gets_broken_loses_its_old_label(folders):
         "p2.png": "image is not readable (its bytes are of no known image format); replace the file"
     }
     assert "p2" not in done(folders)
+    assert not label_path(folders[1], "p2").exists()
+    assert not confidence_path(folders[1], "p2").exists()
     assert engine.plan(find(folders[0]).photos, folders[1]).held == tally.reasons
 
 

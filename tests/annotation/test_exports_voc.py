@@ -49,6 +49,24 @@ def test_photos_labeled_with_voc_classes_can_be_trained_on(folder, random_label,
         )
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_photos_and_masks_agree_for_readers_that_ignore_exif(folder, tmp_path, orientation):
+    made = folder("cat")
+    made.add("a.jpg", [[0, 1, 1]] * 2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    size = (3, 2) if orientation == 1 else (2, 3)
+    Image.new("RGB", size).save(made.photos / "a.jpg", exif=exif)
+
+    voc.export(made.results, tmp_path / "voc")
+
+    (photo,) = (tmp_path / "voc" / "JPEGImages").iterdir()
+    assert photo.name == ("a.jpg" if orientation == 1 else "a.png")
+    with Image.open(photo) as image:
+        assert image.size == (3, 2)
+        assert image.getexif().get(0x0112, 1) == 1
+
+
 def test_other_classes_keep_their_ids_and_the_readme_says_so(folder, tmp_path):
     made = folder("zebra", "cat")
     label = made.add("a.jpg", [[0, 1, 2, 255]])

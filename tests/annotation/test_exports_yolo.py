@@ -76,6 +76,13 @@ def test_regions_under_nine_pixels_have_no_polygon():
     assert len(polygon(np.ones((3, 3), bool))) >= 3
 
 
+@pytest.mark.parametrize("shape", [(1, 20), (20, 1)])
+def test_a_line_one_pixel_wide_keeps_its_area(shape):
+    x, y = polygon(np.ones(shape, bool)).T
+    area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+    assert 19 <= area <= 20
+
+
 def test_straight_edges_need_few_points_and_no_edge_moves_by_more_than_half_a_pixel():
     block = np.ones((20, 30), bool)
     assert len(polygon(block)) <= 8

@@ -62,6 +62,20 @@ def test_a_linked_photo_is_a_photo_and_a_link_to_nowhere_is_refused(tmp_path):
     assert found.refused == (("b.jpg", "link leads nowhere; mend or delete it"),)
 
 
+def test_a_link_that_cannot_be_followed_hides_no_photo_beside_it(tmp_path):
+    make(tmp_path, "a.jpg", "z.jpg")
+    (tmp_path / "m").symlink_to("x" * 300)
+    (tmp_path / "n.jpg").symlink_to("/dev/null")
+
+    found = find(tmp_path)
+
+    assert names(found) == ["a", "z"]
+    assert found.refused == (
+        ("m", "cannot be reached (File name too long); mend or delete it"),
+        ("n.jpg", "is no ordinary file; delete it"),
+    )
+
+
 def test_what_is_no_ordinary_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with socket.socket(socket.AF_UNIX) as server:

@@ -39,6 +39,7 @@ def test_background_texts_speak_for_class_0(tmp_path):
         ("cat, cat", "class names must differ"),
         ("cat, =dog", "'=dog' is no class; write name="),
         ("dog=dog||puppy", "a prompt is empty"),
+        ("cat\ndog, cow", "holds a line end"),
         ("cat, background", "background is class 0 already"),
         ("gone.yaml", "gone.yaml: no such file"),
         (",".join(map(str, range(300))), "expected 2..255 class names"),

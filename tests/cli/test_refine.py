@@ -103,6 +103,21 @@ def test_segments_come_from_the_sam_that_is_named(folders):
     assert choices["proposals"]["settings"]["points_per_side"] == 8
 
 
+def test_a_photo_that_breaks_the_model_is_skipped_and_named(folders, capsys, monkeypatch):
+    whole = Halves.propose
+
+    def propose(self, image):
+        if Halves.made == 1:
+            Halves.made += 1
+            raise RuntimeError("out of\nmemory")
+        return whole(self, image)
+
+    monkeypatch.setattr(Halves, "propose", propose)
+    assert call(folders) == 1
+    assert lines(capsys.readouterr().err) == ["zspl: skipped b: RuntimeError: out of memory"]
+    assert (folders / "out" / "deep" / "c.png").is_file()
+
+
 def test_the_same_command_continues_where_it_stopped(folders, capsys):
     assert call(folders) == 0
     first = capsys.readouterr().out
@@ -116,6 +131,14 @@ def test_the_same_command_continues_where_it_stopped(folders, capsys):
     assert second.split(";")[1] == first.split(";")[1]
     assert call(folders) == 0
     assert Halves.made == 4
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_a_damaged_stamp_is_one_line(folders, capsys, content):
+    assert call(folders) == 0
+    (folders / "out" / "refine.json").write_text(content)
+    assert call(folders) == 2
+    assert "refine.json: is damaged" in capsys.readouterr().err
 
 
 def test_a_newer_label_map_is_refined_again(folders):

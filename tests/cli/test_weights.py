@@ -113,7 +113,10 @@ def test_get_says_that_nobody_vouches_for_a_file_without_a_checksum(here, site, 
         (["get", "../a.pth"], "no weights are called"),
         (["verify", "--sha256", "00"], "--sha256 is of one file"),
         (["path", "plain"], "m.pth: not here; run `zspl weights get plain`"),
-        (["path", "gone.pth"], "gone.pth: not here"),
+        (["path", "gone.pth"], "gone.pth: not here; put it there, or get it with --url"),
+        (["path", "sam_vit_b_01ec64.pth"], "not here; run `zspl weights get sam_vit_b`"),
+        (["get", "mine", "--url", "http://127.0.0.1:9/a"], "mine: its name must end in .bin, .pt"),
+        (["get", "a.pth", "--url", "http://127.0.0.1:9/a", "--sha256", "xyz"], "6 to 64 hex"),
         (["path", "nonsense"], "no weights are called 'nonsense'"),
         (["get", "ViT-B-16-quickgelu:openai"], "HF_HUB_OFFLINE is set"),
     ],
@@ -172,7 +175,7 @@ def test_verify_names_what_is_wrong_and_what_is_unfinished(small, capsys):
     assert "unknown  ba7816bf8f01cfea" in out
     assert "n.pth.part  1 B; run `zspl weights get restricted`, or delete it" in out
     (small / "m.pth").write_bytes(CONTENT[::-1])
-    for words in ([], ["--all"], ["plain"]):
+    for words in ([], ["--all"], ["plain"], ["m.pth"]):
         assert cli.main(["weights", "verify", *words]) == 1
         assert f"WRONG    {small / 'm.pth'}: sha256 is" in capsys.readouterr().out
 

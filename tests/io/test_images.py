@@ -49,6 +49,22 @@ def test_a_broken_image_is_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+def test_a_program_for_another_interpreter_is_no_image(tmp_path):
+    """Pillow hands PostScript to Ghostscript, whatever the file's name says."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+
+    with pytest.raises(DataError, match="its bytes are of no known image format"):
+        images.read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "gif", "bmp", "ppm", "pgm", "jp2"])
+def test_every_common_format_is_read(tmp_path, suffix):
+    Image.new("L", (4, 3), 255).save(tmp_path / f"a.{suffix}")
+
+    assert images.read_image(tmp_path / f"a.{suffix}").size == (4, 3)
+
+
 def test_a_truncated_jpeg_is_refused(tmp_path):
     path = tmp_path / "a.jpg"
     Image.effect_noise((64, 64), 50).save(path)
@@ -162,7 +178,7 @@ def test_a_photo_that_may_be_a_bomb_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_decoder_that_fails_without_a_word_is_named_by_its_exception(tmp_path, monkeypatch):
-    def fails(_):
+    def fails(_, **__):
         raise ValueError
 
     (tmp_path / "a.png").write_bytes(b"x")

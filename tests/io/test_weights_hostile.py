@@ -200,3 +200,18 @@ def test_a_redirect_in_a_circle_ends_in_one_line(web, tmp_path):
         handler.end_headers()
 
     assert "302" in web.fails(web.Plan(circle), tmp_path)
+
+
+@pytest.mark.parametrize("sha256", [None, SHA256])
+def test_an_empty_file_is_no_checkpoint(web, tmp_path, sha256):
+    plan = web.Plan(lambda handler: web.send(handler, b""))
+
+    assert "sent an empty file" in web.fails(plan, tmp_path, sha256=sha256)
+    assert not (tmp_path / "m.pth.part").exists()
+
+
+def test_a_checksum_that_is_none_is_told_before_anything_is_requested(web, tmp_path):
+    plan = web.Plan(web.whole)
+
+    assert "6 to 64 hexadecimal digits" in web.fails(plan, tmp_path, sha256="xyz")
+    assert plan.ranges == []

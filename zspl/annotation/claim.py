@@ -14,8 +14,8 @@ from zspl.errors import DataError, DiskError
 from zspl.io import atomic
 
 _LOCK = ".zspl-annotate.lock"
-_HALF = re.compile(r"\.[a-z0-9_]{8}(\.[a-z0-9]+)?")
-"""Names of temporary files of `zspl.io.atomic`."""
+_HALF = re.compile(r"\.[a-z0-9_]{8}\.[a-z0-9]+")
+"""Names of temporary files of `zspl.io.atomic`; all results have a suffix, .htaccess has none."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 """What file systems without locks answer."""

@@ -177,7 +177,9 @@ def _keep(out: Path, quarantine: Quarantine, read: _Read, made: Annotation | str
     """Write what was made of a photo, the facts last."""
     name = read.photo.name
     if isinstance(made, str):
-        facts_path(out, name).unlink(missing_ok=True)
+        # What was made of an earlier file of that name is no label of this one; facts go first.
+        for place in (facts_path, label_path, confidence_path):
+            place(out, name).unlink(missing_ok=True)
         quarantine.put(read.photo, made, read.stat)
         return
     label = made.label()

@@ -119,10 +119,15 @@ class _Walk:
         for path in sorted(folder.iterdir()):
             if path.name.startswith("."):
                 continue
-            if path.is_dir():
-                (links if path.is_symlink() else folders).append(path)
-            else:
-                self._take(path)
+            try:
+                if path.is_dir():
+                    (links if path.is_symlink() else folders).append(path)
+                else:
+                    self._take(path)
+            except OSError as error:
+                # One link into a forbidden place must not hide the photos beside it.
+                reason = f"cannot be reached ({error.strerror}); mend or delete it"
+                self.refused.append((self._source(path), reason))
 
     def _take(self, path: Path) -> None:
         source, suffix = self._source(path), path.suffix.lower()
@@ -130,7 +135,7 @@ class _Walk:
             self.ignored[printable(suffix) or "no suffix"] += 1
         elif path.is_file():
             self.files.append(source)
-        elif path.is_symlink():
+        elif not path.exists():
             self.refused.append((source, "link leads nowhere; mend or delete it"))
         else:
             self.refused.append((source, "is no ordinary file; delete it"))

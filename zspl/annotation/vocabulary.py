@@ -22,7 +22,8 @@ def read_classes(classes: str, background: str = "") -> ClassTable:
         background: What else may be seen, separated by commas, or a file in the same way.
 
     Raises:
-        SettingsError: if a file is unreadable, a name is empty or comes twice, or there is none.
+        SettingsError: if a file is unreadable, a name is empty, comes twice or cannot be
+            printed, or there is none.
 
     Example:
         >>> table = read_classes("cat, dog=dog|puppy", "sky, grass")
@@ -51,6 +52,11 @@ def _class(entry: str, where: str) -> tuple[str, str]:
     name, equals, prompt = (part.strip() for part in entry.partition("="))
     if not name or (equals and not prompt):
         raise SettingsError(f"--classes {where}: {entry!r} is no class; write name=text|synonym")
+    if not entry.isprintable():
+        raise SettingsError(
+            f"--classes: {entry!r} holds a line end or another sign that cannot be printed; put a "
+            "comma between classes"
+        )
     return name, "|".join(part.strip() for part in (prompt or name).split("|"))
 
 

@@ -130,7 +130,8 @@ def _label(work: _Work, chosen: Sequence[Photo]) -> tuple[engine.Waiting, engine
     annotator = None
     if waiting.groups or (before is None and work.masks is not None):
         device, models = devices.chosen().type, work.choices.models()
-        _say(f"{len(waiting.todo)} photos to label with {models} on {device}", sys.stderr)
+        photos = "1 photo" if len(waiting.todo) == 1 else f"{len(waiting.todo)} photos"
+        _say(f"{photos} to label with {models} on {device}", sys.stderr)
         annotator = work.choices.build()
         annotator.labeler.files([photo.name for photo in chosen])
     if before is None:

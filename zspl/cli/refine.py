@@ -18,7 +18,7 @@ from zspl.annotation.results import STAMP as ANNOTATED
 from zspl.annotation.sam_choice import sam_settings
 from zspl.cli._pairs import values
 from zspl.cli._segments import CutPhotos, ReadMasks, Segments
-from zspl.errors import DataError, SettingsError, suggestion
+from zspl.errors import DataError, SettingsError, ZsplError, suggestion
 from zspl.io import atomic
 from zspl.io.classes import ClassTable
 from zspl.io.images import Pixels, read_label, write_label
@@ -168,6 +168,11 @@ def _refine(job: Job, waiting: list[str], segments: Segments) -> list[str]:
         except DataError as error:
             skipped.append(str(error))
             continue
+        except ZsplError:
+            raise
+        except Exception as error:  # whatever breaks a model on one photo must not end the run
+            skipped.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}")
+            continue
         refined = refine(
             torch.from_numpy(label),
             torch.from_numpy(masks),
@@ -265,9 +270,9 @@ def _check_stamp(out: Path, made_by: Mapping[str, Any]) -> None:
     if stamp.exists():
         try:
             then: dict[str, Any] = json.loads(stamp.read_text(encoding="utf-8"))
-        except ValueError as error:
+            differs = sorted(k for k in {*then, *made_by} if then.get(k) != made_by.get(k))
+        except (ValueError, AttributeError) as error:
             raise DataError(f"{stamp}: is damaged ({error}); pass another --out") from error
-        differs = sorted(k for k in {*then, *made_by} if then.get(k) != made_by.get(k))
         if differs:
             raise DataError(
                 f"{out}: holds label maps of other choices ({', '.join(differs)}); pass another "

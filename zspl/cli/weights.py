@@ -64,8 +64,10 @@ def _get_from(arguments: argparse.Namespace) -> int:
         raise SettingsError(f"--url is of one file, got {len(arguments.names)} names")
     if not arguments.url.startswith(("http://", "https://")):
         raise SettingsError(f"--url must begin with http:// or https://, got {arguments.url!r}")
-    source = Source(url=arguments.url)
-    path = weights.obtain(arguments.names[0], source, sha256=arguments.sha256)
+    name, source = arguments.names[0], Source(url=arguments.url)
+    if weights.below(name).suffix not in weights.ENDINGS:
+        raise SettingsError(f"{name}: its name must end in {', '.join(sorted(weights.ENDINGS))}")
+    path = weights.obtain(name, source, sha256=arguments.sha256)
     sha256 = weights.record(path)
     if arguments.sha256 is None:
         print(f"nobody vouches for this file; its sha256 is {sha256}", file=sys.stderr)
@@ -89,7 +91,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _path(arguments: argparse.Namespace) -> int:
     path = _place(arguments.name)
     if not path.is_file():
-        raise WeightsError(f"{path}: not here; run `zspl weights get {arguments.name}`")
+        raise WeightsError(f"{path}: not here; {_advice(arguments.name, path)}")
     print(path)
     return 0
 
@@ -98,10 +100,18 @@ def _verdict(name: str, sha256: str | None) -> bool:
     """Print whether a named checkpoint is right, and return it."""
     path = _place(name)
     if not path.is_file():
-        print(f"MISSING  {path}  run `zspl weights get {name}`")
+        print(f"MISSING  {path}  {_advice(name, path)}")
         return False
-    known = {entry.name: entry for entry in catalog.entries()}.get(name)
-    return _verdict_of(path, sha256 or (known.sha256 if known is not None else None))
+    known = (e.sha256 for e in catalog.entries() if e.name == name or e.path == path)
+    return _verdict_of(path, sha256 or next(known, None))
+
+
+def _advice(name: str, path: Path) -> str:
+    """Say how a missing checkpoint is had; `name` may be the file's own."""
+    known = [entry.name for entry in catalog.entries() if entry.path == path]
+    if not known and path.suffix in weights.ENDINGS and path == weights.below(name):
+        return "put it there, or get it with --url"
+    return f"run `zspl weights get {known[0] if known else name}`"
 
 
 def _verdict_of(path: Path, sha256: str | None) -> bool:

@@ -14,7 +14,7 @@ _DTYPES = {
 
 
 def chosen() -> torch.device:
-    """Return the device that models run on.
+    """Return the device that models run on; of processes started together, each one's own GPU.
 
     Raises:
         SettingsError: if ZSPL_DEVICE names none that exists here.
@@ -23,12 +23,18 @@ def chosen() -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise SettingsError(f"ZSPL_DEVICE is {name!r}, expected cpu, cuda or cuda:<n>") from error
+        raise SettingsError(
+            f"ZSPL_DEVICE is {name!r} (or --device), expected cpu, cuda or cuda:<n>"
+        ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SettingsError(
-            f"ZSPL_DEVICE is {name!r} but {torch.cuda.device_count()} GPUs are visible; "
-            "unset it or set cpu"
+            f"ZSPL_DEVICE is {name!r} (or --device) but {torch.cuda.device_count()} GPUs are "
+            "visible; leave it out or set cpu"
         )
+    local = os.environ.get("LOCAL_RANK")
+    if device.type == "cuda" and device.index is None and local is not None:
+        # torchrun numbers the processes of a machine; more of them than GPUs take turns.
+        return torch.device("cuda", int(local) % torch.cuda.device_count())
     return device
 
 

@@ -1,16 +1,20 @@
 """Reading photos and label maps, and writing palette PNGs."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from zspl.errors import DataError
 from zspl.io import atomic
 
 Pixels = npt.NDArray[np.uint8]
+
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", "TGA")
+"""What is decoded, whatever the name says: of the rest Pillow runs some (EPS) in other programs."""
 
 
 def _open(path: Path, *, what: str) -> Image.Image:
@@ -41,9 +45,16 @@ def _loaded(path: Path) -> Image.Image:
     with path.open("rb") as handle:
         if not os.fstat(handle.fileno()).st_size:
             raise ValueError("the file is empty")
-        image = Image.open(handle)
+        image = Image.open(handle, formats=_decoded())
         image.load()
     return image
+
+
+@cache
+def _decoded() -> tuple[str, ...]:
+    """Return which of the formats this Pillow knows; it raises KeyError for others."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def read_image(path: Path) -> Image.Image:
@@ -67,6 +78,20 @@ def read_image(path: Path) -> Image.Image:
     return upright.convert("RGB")
 
 
+def is_turned(path: Path) -> bool:
+    """Tell whether a photo's EXIF orientation turns or mirrors it, from its header alone.
+
+    Raises:
+        DataError: if the file is unreadable.
+    """
+    try:
+        with Image.open(path, formats=_decoded()) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise DataError(f"{path}: image is not readable ({_reason(error)}); replace it") from error
+
+
+_TURNED = range(2, 9)
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 

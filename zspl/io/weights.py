@@ -123,6 +123,8 @@ def download(
     """
     if not source.url.startswith(("http://", "https://")):
         raise ValueError(f"url must begin with http:// or https://, got {source.url!r}")
+    if sha256 is not None:
+        _digits(sha256, to)
     with _alone(to):
         if to.is_file() and (sha256 is None or _matches(to, sha256)):
             return to
@@ -189,13 +191,17 @@ def _record_of(path: Path) -> Path:
 
 
 def _matches(path: Path, sha256: str) -> bool:
+    return file_sha256(path).startswith(_digits(sha256, path))
+
+
+def _digits(sha256: str, path: Path) -> str:
     wanted = sha256.lower()
     if len(wanted) not in _SHA256_DIGITS or set(wanted) - set("0123456789abcdef"):
         raise WeightsError(
             f"{path}: its sha256 must be 6 to 64 hexadecimal digits, got {sha256!r}; "
             "correct it, or leave it out to take the file as it is"
         )
-    return file_sha256(path).startswith(wanted)
+    return wanted
 
 
 def _check_room(part: Path, source: Source) -> None:
@@ -212,6 +218,9 @@ def _check_room(part: Path, source: Source) -> None:
 
 
 def _accept(part: Path, url: str, sha256: str | None) -> None:
+    if not part.is_file() or not part.stat().st_size:
+        part.unlink(missing_ok=True)
+        raise WeightsError(f"{url}: sent an empty file; check the address and the network's proxy")
     if sha256 is None or _matches(part, sha256):
         return
     found = file_sha256(part)

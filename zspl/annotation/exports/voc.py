@@ -17,7 +17,7 @@ from zspl.datasets.pascal_voc import PROMPTS, SUFFIXES
 from zspl.errors import DataError
 from zspl.io import atomic
 from zspl.io.classes import ClassTable
-from zspl.io.images import voc_palette, write_label
+from zspl.io.images import is_turned, voc_palette, write_label
 from zspl.io.splits import write_ids
 from zspl.observer import progress
 from zspl.records import IGNORE_INDEX
@@ -25,7 +25,8 @@ from zspl.viz import write_png
 
 README = """PASCAL VOC layout, written by zspl.
 
-JPEGImages/                            the photos, copied; other formats than JPEG and PNG as PNG
+JPEGImages/                            the photos, copied; turned by EXIF, or neither JPEG nor PNG:
+                                       as upright PNG, since many readers turn nothing
 SegmentationClass/                     palette PNG, one mask value per pixel, 255: not claimed
 ImageSets/Segmentation/train.txt       the ids of all photos
 labelmap.txt                           name:red,green,blue:: of each value, as CVAT reads it
@@ -105,12 +106,12 @@ def _key(name: str) -> str:
 
 def _copy_photo(results: Results, name: str, target: Path) -> None:
     photo = results.images / results.facts(name).source
-    suffix = PurePosixPath(photo.name).suffix.lower()
-    if suffix not in SUFFIXES:
-        write_png(target.with_name(f"{target.name}.png"), results.image(name))
-        return
     if not photo.is_file():
         raise DataError(f"{photo}: no such photo; put it back or run zspl annotate again")
+    suffix = PurePosixPath(photo.name).suffix.lower()
+    if suffix not in SUFFIXES or is_turned(photo):
+        write_png(target.with_name(f"{target.name}.png"), results.image(name))
+        return
     copy = target.with_name(f"{target.name}{suffix}")
     atomic.write(copy, lambda path: (shutil.copyfile(photo, path), None)[1])
 
