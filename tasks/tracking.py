@@ -48,8 +48,12 @@ _SECONDS_BETWEEN_BATCHES = 10.0
 
 @contextmanager
 def tracked(stage: str, settings: Settings, instance: Mapping[str, str]) -> Iterator[Observer]:
-    """Open the MLflow run of one stage instance and close it as finished or failed."""
-    observer = _attempt(lambda: _open(stage, settings, instance))
+    """Open the MLflow run of one stage instance and close it as finished or failed.
+
+    Of several processes that train together the first one reports.
+    """
+    first = int(os.environ.get("RANK") or 0) == 0
+    observer = _attempt(lambda: _open(stage, settings, instance)) if first else None
     if observer is None:
         yield Silent()
         return

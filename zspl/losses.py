@@ -1,11 +1,36 @@
 """The losses of the training methods, on logits and label maps (methods.md 2.3, 2.6)."""
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from zspl.io import processes
 from zspl.records import IGNORE_INDEX
+
+
+def pixels(counted: Bool[Tensor, "*shape"]) -> Shaped[Tensor, ""]:
+    """Return what a sum over the counted pixels is divided by to be their mean, at least 1.
+
+    Where several processes share a batch it is their mean number of pixels, so that the mean of
+    the processes' losses is the loss of the whole batch.
+    """
+    found = processes.total(counted.sum()).clamp(min=1)
+    return found if processes.count() == 1 else found / processes.count()
+
+
+def count_classes(
+    label: Int64[Tensor, "*shape"], counted: Bool[Tensor, "*shape"], *, classes: int
+) -> Int64[Tensor, " classes"]:
+    """Return the number of counted pixels of each class, on the labels' device, without a wait.
+
+    Args:
+        label: Class ids; what is not counted may hold anything.
+        counted: False where a pixel is left out, as in the padding.
+        classes: Background included.
+    """
+    ids = label.masked_fill(~counted, 0).flatten()
+    return ids.new_zeros(classes).scatter_add_(0, ids, counted.flatten().long())
 
 
 def pixel_cross_entropy(
@@ -13,7 +38,7 @@ def pixel_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Return the mean cross-entropy over the pixels whose label is not 255; 0 if there is none."""
     total = F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="sum")
-    return total / (label != IGNORE_INDEX).sum().clamp(min=1)
+    return total / pixels(label != IGNORE_INDEX)
 
 
 def consistency_loss(
@@ -38,7 +63,7 @@ def consistency_loss(
     """
     per_pixel = F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="none")
     teaches = (confidence >= min_confidence) & ~padding
-    return (per_pixel * teaches).sum() / (~padding).sum().clamp(min=1)
+    return (per_pixel * teaches).sum() / pixels(~padding)
 
 
 def confidence_and_label(
@@ -87,10 +112,23 @@ def smoothed_cross_entropy(
     Returns:
         The mean over the valid pixels whose label is not 255; 0 if there is none.
     """
-    log_probability = logits.log_softmax(dim=1)
     counted = valid & (label != IGNORE_INDEX)
-    target = label.masked_fill(~counted, 0).unsqueeze(1)
+    per_pixel = smoothed_per_pixel(logits, label, smoothing=smoothing)
+    return (per_pixel * counted).sum() / pixels(counted)
+
+
+def smoothed_per_pixel(
+    logits: Float[Tensor, "B C H W"], label: Int64[Tensor, "B H W"], *, smoothing: float
+) -> Float[Tensor, "B H W"]:
+    """Return the label-smoothed cross-entropy of each pixel; without meaning where it is 255.
+
+    Args:
+        logits: Of the stream that learns, 2 or more classes.
+        label: Class ids, 255 where nothing is claimed.
+        smoothing: Probability taken off the label, in [0, 1).
+    """
+    log_probability = logits.log_softmax(dim=1)
+    target = label.masked_fill(label == IGNORE_INDEX, 0).unsqueeze(1)
     on_label = -log_probability.gather(1, target).squeeze(1)
     on_others = -log_probability.sum(dim=1) - on_label
-    per_pixel = (1 - smoothing) * on_label + smoothing / (logits.shape[1] - 1) * on_others
-    return (per_pixel * counted).sum() / counted.sum().clamp(min=1)
+    return (1 - smoothing) * on_label + smoothing / (logits.shape[1] - 1) * on_others

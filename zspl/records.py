@@ -120,7 +120,8 @@ class UnlabeledBatch:
 
     `padding` is True where the crop reaches beyond the image; `box1` and `box2` are the
     CutMix boxes of the two strong views; `zero_shot` is the pseudo label under the same
-    geometry (255 in the padding), or None for a method that reads none.
+    geometry (255 in the padding) and `zero_shot_confidence` how sure it is, in [0, 1] (0 in the
+    padding), or None for a method that reads none.
     """
 
     weak: Float[Tensor, "B 3 S S"]
@@ -130,14 +131,20 @@ class UnlabeledBatch:
     box1: Bool[Tensor, "B S S"]
     box2: Bool[Tensor, "B S S"]
     zero_shot: Int64[Tensor, "B S S"] | None
+    zero_shot_confidence: Float[Tensor, "B S S"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepLoss:
-    """The loss of one training step: `total` is minimised, `parts` are only reported."""
+    """The loss of one training step: `total` is minimised, `parts` are only reported.
+
+    `found` counts the pixels of each class among the labels that the model gave to unlabeled
+    crops in this step, padding left out; None for a method whose model labels nothing.
+    """
 
     total: Float[Tensor, ""]
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    found: Int64[Tensor, " C"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -99,8 +99,12 @@ class Train(Section):
 
     crop_size: int = Field(gt=0, description="Side of the square training crop, in pixels.")
     scale_range: tuple[float, float] = Field(description="Random resize of the long side.")
-    batch_labeled: int = Field(gt=0)
-    batch_unlabeled: int = Field(gt=0)
+    batch_labeled: int = Field(gt=0, description="Labeled crops per optimiser step, in all.")
+    batch_unlabeled: int = Field(gt=0, description="Unlabeled crops per optimiser step, in all.")
+    accumulate: int = Field(gt=0, description="Micro-batches of a step; their mean is minimised.")
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
+        description="Of layers under autocast; auto: half precision on a GPU, float32 on a CPU."
+    )
     epochs: int | None = Field(
         gt=0, description="Passes over the unlabeled list (labeled, if no other is read), or null."
     )
@@ -108,7 +112,10 @@ class Train(Section):
     optimizer: Literal["sgd", "adamw"] = Field(
         description="SGD as UniMatch and the paper; AdamW as UniMatch V2, for short schedules."
     )
-    learning_rate: float = Field(gt=0, description="Of the backbone.")
+    learning_rate: float = Field(
+        gt=0,
+        description="Of the backbone; for k times the batch set k times the rate (linear rule).",
+    )
     head_multiplier: float = Field(gt=0, description="Learning rate of the head / backbone.")
     momentum: float = Field(ge=0, lt=1, description="Of SGD; AdamW takes it as its first beta.")
     weight_decay: float = Field(ge=0)
@@ -128,6 +135,9 @@ class Train(Section):
         low, high = self.scale_range
         if not 0 < low <= high:
             raise ValueError(f"scale_range must be 0 < low <= high, got {low}, {high}")
+        if self.batch_labeled % self.accumulate or self.batch_unlabeled % self.accumulate:
+            batches = f"batch_labeled {self.batch_labeled}, batch_unlabeled {self.batch_unlabeled}"
+            raise ValueError(f"accumulate is {self.accumulate}, but must divide {batches}")
         return self
 
 

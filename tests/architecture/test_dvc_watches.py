@@ -47,7 +47,7 @@ def plugins_of(word, instance, values):
         yield f"zspl.features.{instance['encoder']}"
     if word == "label":
         yield f"zspl.labeling.{values['label']['variants'][instance['variant']]['labeler']['name']}"
-    if word == "train":
+    if word in ("train", "evaluate") and "method" in instance:
         yield f"zspl.methods.{instance['method']}"
     if "model" in instance:
         model = values["train"]["models"][instance["model"]]

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as reference
 
-from zspl.data.loading import EVERYTHING, MEAN, STD, TrainingData, normalise
+from zspl.data.loading import CONFIDENCE, EVERYTHING, MEAN, STD, TrainingData, normalise
 from zspl.errors import DataError
 from zspl.io.classes import ClassTable
 from zspl.io.images import write_label
@@ -22,6 +23,8 @@ RECIPE = {
     "scale_range": (0.5, 2.0),
     "batch_labeled": 2,
     "batch_unlabeled": 2,
+    "accumulate": 1,
+    "precision": "float32",
 }
 
 
@@ -35,6 +38,8 @@ def folder(tmp_path_factory):
         pixels = np.stack([label * 100, label * 0 + number, label * 0 + 128], axis=-1)
         Image.fromarray(pixels).save(folder / f"{image_id}.png")
         write_label(folder / "masks" / f"{image_id}.png", label)
+        sure = Image.fromarray(label * 100 + 1)
+        sure.save(folder / "masks" / f"{image_id}.confidence.png")
     return folder
 
 
@@ -201,6 +206,38 @@ def test_pseudo_labels_are_left_out_when_the_method_reads_none(make):
         for _, main, partner in data.batches(0, 2, needs={"labeled", "unlabeled"}):
             assert main.zero_shot is None
             assert partner.zero_shot is None
+
+
+def test_confidence_goes_through_the_geometry_of_its_label(make):
+    needs = EVERYTHING | {CONFIDENCE}
+    for _, *both in make().batches(0, 4, needs=needs):
+        for batch in both:
+            inside = ~batch.padding
+            sure = batch.zero_shot_confidence * 255
+            torch.testing.assert_close(sure[inside], batch.zero_shot[inside] * 100.0 + 1)
+            assert (sure[batch.padding] == 0).all()
+            assert batch.padding.any()
+
+
+def test_reading_the_confidence_changes_no_other_bit(make):
+    without = list(make().batches(0, 4))
+    for one, other in zip(
+        without, make().batches(0, 4, needs=EVERYTHING | {CONFIDENCE}), strict=True
+    ):
+        assert one[1].zero_shot_confidence is None
+        bare = [replace(batch, zero_shot_confidence=None) for batch in other[1:]]
+        assert same(one, (other[0], *bare))
+
+
+def test_a_missing_confidence_is_found_before_the_first_batch(make, folder):
+    path = folder / "masks" / "u3.confidence.png"
+    path.rename(folder / "away.png")
+    try:
+        assert len(list(make().batches(0, 1))) == 1
+        with pytest.raises(DataError, match=r"u3\.confidence\.png: no such confidence"):
+            next(make().batches(0, 1, needs=EVERYTHING | {CONFIDENCE}))
+    finally:
+        (folder / "away.png").rename(path)
 
 
 def test_a_method_that_needs_pseudo_labels_must_get_some(make):

@@ -89,3 +89,16 @@ def test_an_unknown_device_is_refused_before_its_precision_is_looked_at(monkeypa
     monkeypatch.setenv("ZSPL_DEVICE", "gpu0")
     with pytest.raises(SettingsError, match="ZSPL_DEVICE is 'gpu0'"):
         devices.dtype("auto")
+
+
+@pytest.mark.parametrize(("local", "expected"), [("0", 0), ("1", 1), ("2", 0)])
+def test_each_process_of_a_machine_takes_its_own_gpu_as_long_as_there_are_some(
+    monkeypatch, local, expected
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("ZSPL_DEVICE", raising=False)
+    monkeypatch.setenv("LOCAL_RANK", local)
+    assert devices.chosen() == torch.device("cuda", expected)
+    monkeypatch.setenv("ZSPL_DEVICE", "cuda:1")
+    assert devices.chosen() == torch.device("cuda", 1)

@@ -43,7 +43,8 @@ def test_the_verdict_compares_the_interval_with_what_labels_must_reach(
 
 def test_the_sentence_names_verdict_number_interval_and_weakest_class():
     assert sentence(expected(0.61, 0.66, 0.7), NAMES) == (
-        "Go by rule of thumb: expected mIoU 66 % (90 % interval 61-70, 20 images); weakest: zebra 12 %."
+        "Go by rule of thumb: expected mIoU 66 % (90 % interval 61-70, 20 images); "
+        "weakest: zebra 12 %."
     )
     assert sentence(expected(0.61, 0.66, 0.7, unmeasured=(1,)), NAMES, than=0.75) == (
         "No-go: expected mIoU 66 % (90 % interval 61-70, 20 images), a model without these labels "

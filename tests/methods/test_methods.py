@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from zspl import models, plugins
-from zspl.methods import Facts, enhanced, needs, supervised, unimatch
+from zspl.methods import Facts, enhanced, needs, paper, supervised, unimatch
 from zspl.methods._streams import Streams, forward_streams
 from zspl.models.network import SegmentationNetwork
 from zspl.records import LabeledBatch, UnlabeledBatch
@@ -74,8 +74,13 @@ def test_unimatch_equals_the_published_step(step, name, threshold):
     assert loss.total.item() == pytest.approx(step[f"expect.{name}.total"].item(), rel=1e-5)
 
 
-def test_enhanced_equals_the_published_step(step):
-    loss = enhanced.EnhancedLoss(enhanced.Settings())(*published_step(step))
+@pytest.mark.parametrize(
+    "rule",
+    [paper.PaperLoss(paper.Settings()), enhanced.EnhancedLoss(enhanced.Settings())],
+    ids=["paper", "enhanced"],
+)
+def test_the_paper_s_rule_equals_the_published_step(step, rule):
+    loss = rule(*published_step(step))
     for part in ("strong1", "strong2", "feature"):
         assert loss.parts[part].item() == pytest.approx(
             step[f"expect.enhanced.{part}"].item(), rel=1e-5
@@ -83,9 +88,9 @@ def test_enhanced_equals_the_published_step(step):
     assert loss.total.item() == pytest.approx(step["expect.enhanced.total"].item(), rel=1e-5)
 
 
-def test_enhanced_reports_the_share_of_pixels_that_take_the_zero_shot_label(step):
+def test_the_paper_s_method_reports_the_share_of_pixels_whose_model_is_unsure(step):
     streams, labeled, main, partner = published_step(step)
-    loss = enhanced.EnhancedLoss(enhanced.Settings())(streams, labeled, main, partner)
+    loss = paper.PaperLoss(paper.Settings())(streams, labeled, main, partner)
     confidence = streams.weak.softmax(1).amax(1)
     expected = (confidence[~main.padding] < 0.7).float().mean()
     assert loss.parts["zero_shot_share"].item() == pytest.approx(expected.item())
@@ -94,9 +99,9 @@ def test_enhanced_reports_the_share_of_pixels_that_take_the_zero_shot_label(step
 def test_smoothing_over_all_classes_differs_only_in_the_rate(step):
     inputs = published_step(step)
     classes = inputs[0].weak.shape[1]
-    over_all = enhanced.Settings(smoothing=0.1, smoothing_target="all")
-    others = enhanced.Settings(smoothing=0.1 * (classes - 1) / classes)
-    one, other = (enhanced.EnhancedLoss(s)(*inputs).total for s in (over_all, others))
+    over_all = paper.Settings(smoothing=0.1, smoothing_target="all")
+    others = paper.Settings(smoothing=0.1 * (classes - 1) / classes)
+    one, other = (paper.PaperLoss(s)(*inputs).total for s in (over_all, others))
     torch.testing.assert_close(one, other)
 
 
@@ -150,7 +155,7 @@ def test_every_method_gives_a_loss_that_reaches_every_parameter(name):
 def test_needs_names_what_each_method_reads():
     assert needs("supervised") == {"labeled"}
     assert needs("unimatch") == {"labeled", "unlabeled"}
-    assert needs("enhanced") == {"labeled", "unlabeled", "labels"}
+    assert needs("enhanced") == needs("paper") == {"labeled", "unlabeled", "labels"}
     assert needs("fixmatch") == needs("cps") == needs("stpp") == {"labeled", "unlabeled"}
 
 
@@ -161,12 +166,14 @@ def test_supervised_ignores_unlabeled_images():
     torch.testing.assert_close(method(small_model(), labeled, None, None).total, with_them)
 
 
-@pytest.mark.parametrize("name", ["unimatch", "enhanced", "fixmatch"])
+@pytest.mark.parametrize("name", ["unimatch", "enhanced", "paper", "fixmatch"])
 def test_a_semi_supervised_method_refuses_a_step_without_unlabeled_images(name):
     module = plugins.load("zspl.methods", name)
     labeled, _, _ = batches()
+    method, facts = module.build(module.Settings()), Facts(class_names=tuple("abcd"), crop_size=32)
+    model = method.prepare(small_model(), small_model, facts)
     with pytest.raises(ValueError, match="needs an unlabeled batch"):
-        module.build(module.Settings())(small_model(), labeled, None, None)
+        method(model, labeled, None, None)
 
 
 class Recorder(nn.Module):

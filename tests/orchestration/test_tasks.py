@@ -80,3 +80,12 @@ def test_a_tracker_that_cannot_be_reached_costs_one_line(settings, monkeypatch, 
     with tracked("train", settings, TRAIN) as observer:
         observer.metrics({"loss": 1.0}, step=1)
     assert capsys.readouterr().err.count("zspl: MLflow does not record this stage") == 1
+
+
+def test_of_processes_that_train_together_only_the_first_reports(settings, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    from tasks import tracking
+    from zspl.observer import Silent
+
+    with tracking.tracked("train", settings, TRAIN) as observer:
+        assert isinstance(observer, Silent)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from zspl import inference, plugins
 from zspl.errors import DataError, SettingsError, WeightsError, ZsplError
 from zspl.io.classes import ClassTable
-from zspl.io.images import read_image, write_label
+from zspl.io.images import read_image, write_confidence, write_label
 from zspl.io.layout import Cell, Layout
 from zspl.io.records import read_records, write_records
 from zspl.io.splits import write_split
@@ -46,6 +46,8 @@ def settings(out, **changes):
         "scale_range": (0.8, 1.2),
         "batch_labeled": 2,
         "batch_unlabeled": 2,
+        "accumulate": 1,
+        "precision": "float32",
         "epochs": None,
         "iterations": 6,
         "optimizer": "sgd",
@@ -107,6 +109,8 @@ def world(tmp_path_factory):
         Image.fromarray(pixels.astype(np.uint8)).save(out / f"{name}.jpg")
         write_label(out / f"{name}.png", label)
         write_label(layout.labels("fake") / f"{name}.png", label)
+        sure = draw.uniform(0.5, 1, label.shape)
+        write_confidence(layout.labels("fake") / f"{name}.confidence.png", sure)
         records.append(
             ImageRecord(
                 image_id=name,
@@ -156,6 +160,65 @@ def test_a_training_killed_twice_ends_like_an_undisturbed_one(world, method):
     assert (folder / "metrics.jsonl").read_text() == history
 
 
+def gates(**chosen):
+    """Return the changes of the recipe that set gates of `enhanced`."""
+    return {"methods": {"enhanced": chosen}}
+
+
+def test_a_training_with_every_gate_killed_twice_ends_like_an_undisturbed_one(world):
+    every = gates(
+        min_zero_shot_confidence=0.6,
+        min_precision=0.9,
+        agreement=2,
+        final_zero_shot_weight=0.1,
+        teacher_ratio=0.9,
+        smoothing=0.1,
+    )
+    folder = run(world, "enhanced", **every)
+    undisturbed, history = weights(folder), (folder / "metrics.jsonl").read_text()
+    for moment in (3, 5):
+        with pytest.raises(KilledError):
+            run(world, "enhanced", observer=KillAt(moment), **every)
+    folder = run(world, "enhanced", **every)
+    assert weights(folder) == undisturbed
+    assert (folder / "metrics.jsonl").read_text() == history
+    plain = load_file(run(world, "paper") / "last.safetensors")
+    assert load_file(folder / "last.safetensors").keys() == plain.keys()
+
+
+def test_with_gates_open_a_cell_of_enhanced_is_one_of_the_paper_s(world):
+    assert weights(run(world, "enhanced")) == weights(run(world, "paper"))
+
+
+def test_every_gate_changes_a_cell(world):
+    found = [
+        weights(run(world, "enhanced", **gates(smoothing=0.1, **chosen)))[1]
+        for chosen in (
+            {},
+            {"min_zero_shot_confidence": 0.8},
+            {"min_precision": 1.0, "min_zero_shot_confidence": 0.9},
+            {"agreement": 1},
+            {"final_zero_shot_weight": 0.0},
+            {"counted": "all", "agreement": 1},
+            {"teacher_ratio": 0.9},
+        )
+    ]
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("name", ["a.confidence.png", "a.png", "c.confidence.png"])
+def test_what_a_gate_reads_and_is_missing_is_named_before_training(world, name):
+    path = Layout(world).labels("fake") / name
+    path.rename(world / "away.png")
+    try:
+        with pytest.raises(DataError, match=name.replace(".", r"\.")) as caught:
+            run(world, "enhanced", **gates(min_precision=0.9))
+        run(world, "paper")
+    finally:
+        (world / "away.png").rename(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_cell_leaves_two_models_a_history_and_a_summary(world):
     folder = run(world, "enhanced")
     assert sorted(path.name for path in folder.iterdir()) == FILES
@@ -167,7 +230,8 @@ def test_a_cell_leaves_two_models_a_history_and_a_summary(world):
     assert sorted(scores) == [2, 4, 6]
     assert summary["best_selection_miou"] == max(scores.values())
     assert scores[summary["best_iteration"]] == max(scores.values())
-    assert all("zero_shot_share" in line for line in lines if "loss" in line)
+    told = {"zero_shot_share", "disagreement", "class_drift"}
+    assert all(told <= line.keys() for line in lines if "loss" in line)
 
 
 def test_a_cell_of_several_rounds_counts_them_all_and_tells_which_images_were_stable(world):

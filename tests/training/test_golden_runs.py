@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from zspl import models, plugins
+from zspl.data.label_quality import LabelQuality
 from zspl.io.classes import ClassTable
 from zspl.methods import Facts
 from zspl.observer import Silent
@@ -18,18 +19,43 @@ REPORTED = (1, 5, 10, 15, 20)
 SETTINGS = {
     "unimatch": {"min_confidence": 0.3},
     "fixmatch": {"min_confidence": 0.3},
+    "allspark": {"memory_from": 2},
+    "beyond_pixels": {"min_confidence": 0.3, "patch_widths": (8, 6, 4), "noise_rate": 0.05},
+    "logicdiag": {"hierarchy": {"pair": ["b", "c"]}},
 }
-"""Where the published thresholds would let no pixel of an untrained network teach."""
+"""Where the published values would let nothing happen within 20 steps of 4 epochs."""
 
 GOLDEN = {
+    "allspark": (1.4188921, 1.2245536, 1.0011312, 0.8766021, 0.8724496),
+    "beyond_pixels": (1.1214050, 1.0714228, 1.0887651, 1.0517316, 1.0301534),
     "cps": (5.9819455, 5.4867258, 5.4126468, 5.2947998, 5.1602211),
     "enhanced": (1.4323454, 1.3970898, 1.4056790, 1.3707623, 1.3743207),
     "fixmatch": (1.2399337, 1.2091320, 1.2382077, 1.1584711, 1.0561240),
+    "logicdiag": (4.5921545, 4.2052827, 3.7854304, 3.6380315, 3.6876068),
+    "paper": (1.4323454, 1.3970898, 1.4056790, 1.3707623, 1.3743207),
     "stpp": (1.4592152, 1.3950353, 1.3932663, 1.3377992, 1.3181491),
     "supervised": (1.4812217, 1.3861394, 1.3837125, 1.3631439, 1.3478290),
     "unimatch": (1.0158807, 0.9573369, 1.2460759, 1.1656809, 1.1235396),
 }
 """Losses of the reported steps, one thread on a CPU."""
+
+GATES = {
+    "confidence": (
+        {"min_zero_shot_confidence": 0.4},
+        (1.4304703, 1.3977602, 1.4081308, 1.3732574, 1.3735881),
+    ),
+    "precision": ({"min_precision": 0.75}, (1.5119550, 1.4001327, 1.2696748, 1.2666023, 1.2702876)),
+    "agreement": ({"agreement": 2}, (1.3818758, 1.3602905, 1.3860822, 1.3556883, 1.3414772)),
+    "annealed": (
+        {"final_zero_shot_weight": 0.0, "counted": "all"},
+        (1.4323454, 1.2568398, 1.0923324, 0.8890507, 0.7208028),
+    ),
+    "teacher": (
+        {"min_confidence": 0.3, "teacher_ratio": 0.9},
+        (1.4018999, 1.3244762, 1.2622800, 1.1835732, 1.1890800),
+    ),
+}
+"""Settings of `enhanced` beyond the paper's rule, with the same losses."""
 
 
 class Losses(Silent):
@@ -50,6 +76,8 @@ def recipe():
             "scale_range": (0.5, 2.0),
             "batch_labeled": 2,
             "batch_unlabeled": 2,
+            "accumulate": 1,
+            "precision": "float32",
             "epochs": None,
             "iterations": STEPS,
             "optimizer": "sgd",
@@ -75,9 +103,9 @@ def network():
     )
 
 
-def batch(step, needs):
+def batch(step, needs, *, confidence=False):
     """Draw blocks of colour whose class is their brightness, so that there is much to learn."""
-    draw = torch.Generator().manual_seed(step)
+    draw, sure = (torch.Generator().manual_seed(seed) for seed in (step, 1000 + step))
 
     def crops():
         label = torch.randint(0, 4, (2, 6, 6), generator=draw).repeat_interleave(4, 1)
@@ -97,6 +125,7 @@ def batch(step, needs):
             box1=torch.rand(2, 24, 24, generator=draw) > 0.7,
             box2=torch.rand(2, 24, 24, generator=draw) > 0.7,
             zero_shot=label.masked_fill(padding, 255),
+            zero_shot_confidence=torch.rand(2, 24, 24, generator=sure) if confidence else None,
         )
 
     label, image = crops()
@@ -105,11 +134,18 @@ def batch(step, needs):
     return (labeled, unlabeled(), unlabeled()) if "unlabeled" in needs else (labeled, None, None)
 
 
-def losses_of(name, folder):
+def quality():
+    """Count more right pixels the higher the confidence, from class to class later."""
+    level = torch.arange(256).expand(4, 256)
+    right = level - 50 * torch.arange(4)[:, None]
+    return LabelQuality(right=right.clamp(min=0), wrong=64 - 0 * level)
+
+
+def losses_of(name, folder, settings=None):
     module = plugins.load("zspl.methods", name)
-    method = module.build(module.Settings(**SETTINGS.get(name, {})))
+    method = module.build(module.Settings(**(settings or SETTINGS.get(name, {}))))
     table = ClassTable.plain(tuple("abcd"), prompts=tuple("bcd"))
-    facts = Facts(class_names=table.names, crop_size=24)
+    facts = Facts(class_names=table.names, crop_size=24, label_quality=settings and quality())
     torch.manual_seed(0)
     model = method.prepare(
         method.adapt(network(), facts), lambda: method.adapt(network(), facts), facts
@@ -122,7 +158,10 @@ def losses_of(name, folder):
         per_epoch=5,
         seed=0,
         method=method,
-        batches=lambda start, stop: (batch(step, module.NEEDS) for step in range(start, stop)),
+        batches=lambda start, stop: (
+            batch(step, module.NEEDS, confidence=settings is not None)
+            for step in range(start, stop)
+        ),
         selection=Selection(name="last", records=(), table=table),
         folder=folder,
     )
@@ -146,3 +185,10 @@ def one_thread():
 @pytest.mark.parametrize("name", sorted(GOLDEN))
 def test_twenty_steps_give_the_known_losses(name, tmp_path):
     assert losses_of(name, tmp_path) == pytest.approx(GOLDEN[name], rel=1e-5)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("gate", GATES)
+def test_twenty_steps_with_each_gate_give_the_known_losses(gate, tmp_path):
+    settings, known = GATES[gate]
+    assert losses_of("enhanced", tmp_path, settings) == pytest.approx(known, rel=1e-5)

@@ -50,13 +50,15 @@ class Geometry:
         canvas[:height, :width] = part
         return canvas[:, ::-1] if self.flip else canvas
 
-    def label(self, label: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "S S"]:
-        """Return the crop of a label map, nearest neighbour; the padding is 255."""
+    def label(
+        self, label: UInt8[np.ndarray, "H W"], *, fill: int = IGNORE_INDEX
+    ) -> UInt8[np.ndarray, "S S"]:
+        """Return the crop of a label map, nearest neighbour; the padding is `fill`."""
         self._check((label.shape[1], label.shape[0]))
         (width, height), (x, y) = self.covered, self.origin
         columns = _nearest(self.size[0], self.resized[0])[x : x + width]
         rows = _nearest(self.size[1], self.resized[1])[y : y + height]
-        canvas = np.full((self.side, self.side), IGNORE_INDEX, np.uint8)
+        canvas = np.full((self.side, self.side), fill, np.uint8)
         canvas[:height, :width] = label[rows[:, None], columns]
         return canvas[:, ::-1] if self.flip else canvas
 

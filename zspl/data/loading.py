@@ -21,12 +21,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Steps
 
 from zspl.data import cutmix, geometry
-from zspl.data.order import IdStream
+from zspl.data._checks import check_confidences, check_images, check_labels
+from zspl.data.order import IdStream, Share
 from zspl.data.stock import Stock
 from zspl.data.strong import strong_view
 from zspl.errors import DataError, ZsplError
+from zspl.io import processes
 from zspl.io.classes import ClassTable
-from zspl.io.records import check_files
 from zspl.records import ImageRecord, LabeledBatch, Split, UnlabeledBatch
 from zspl.seeding import generator
 from zspl.settings import Train
@@ -38,7 +39,10 @@ STD = (0.229, 0.224, 0.225)
 """Standard deviation of red, green and blue over ImageNet, in [0, 1]."""
 
 EVERYTHING = frozenset({"labeled", "unlabeled", "labels"})
-"""What a method may need: labeled images, unlabeled images, pseudo labels."""
+"""What most methods need at most: labeled images, unlabeled images, pseudo labels."""
+
+CONFIDENCE = "confidence"
+"""What a method needs that also reads how sure the pseudo labels are."""
 
 Batches = tuple[LabeledBatch, UnlabeledBatch | None, UnlabeledBatch | None]
 """What one step learns from: labeled crops, unlabeled crops and their CutMix partner."""
@@ -59,6 +63,10 @@ def _long(labels: Sequence[UInt8[np.ndarray, "S S"]]) -> Int64[Tensor, "B S S"]:
     return torch.from_numpy(np.stack(labels)).long()
 
 
+def _confidence(levels: Sequence[UInt8[np.ndarray, "S S"]]) -> Float[Tensor, "B S S"]:
+    return torch.from_numpy(np.stack(levels)).float() / 255
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Crop:
     """One unlabeled sample before it is batched."""
@@ -68,10 +76,11 @@ class _Crop:
     padding: Bool[np.ndarray, "S S"]
     boxes: tuple[Bool[Tensor, "S S"], Bool[Tensor, "S S"]]
     zero_shot: UInt8[np.ndarray, "S S"] | None
+    confidence: UInt8[np.ndarray, "S S"] | None
 
 
 class TrainingData:
-    """The batches of one training.
+    """The batches of one training; of several processes, each one's share of the same batches.
 
     Args:
         records: The images of the data set, by id.
@@ -79,7 +88,8 @@ class TrainingData:
         table: The classes.
         recipe: `train` of params.yaml: crop, scales and batch sizes.
         seed: Of the training cell.
-        pseudo_labels: A folder with one `<image id>.png` of class ids per unlabeled image.
+        pseudo_labels: A folder with one `<image id>.png` of class ids per unlabeled image, and
+            `<image id>.confidence.png` of 255 times the confidence for a method that reads it.
 
     Raises:
         DataError: if an image, a labeled one's mask or an unlabeled one's pseudo label is missing.
@@ -98,10 +108,11 @@ class TrainingData:
         self._recipe = recipe
         self._seed = seed
         self._has_labels = pseudo_labels is not None
+        self._share = Share(processes.rank(), processes.count(), recipe.accumulate)
         self._stock = Stock(records, table, pseudo_labels=pseudo_labels)
-        _check(records, split)
+        check_images(records, split)
         if self._has_labels:
-            _check_labels(self._stock, split)
+            check_labels(self._stock, split)
         labeled, unlabeled = split.labeled, split.unlabeled
         times = max(1, math.ceil(len(unlabeled) / len(labeled)))
         size = max(len(labeled), len(unlabeled))
@@ -127,6 +138,15 @@ class TrainingData:
             return len(self._once)
         return len(self._unlabeled_stream())
 
+    def ids(self, step: int, needs: Collection[str]) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the ids of the labeled and of the unlabeled images that `load` returns."""
+        if "unlabeled" not in needs:
+            return self._own(self._once, step), ()
+        return self._own(self._repeated, step), self._own(self._unlabeled_stream(), step)
+
+    def _own(self, stream: IdStream, step: int) -> list[str]:
+        return [image_id for _, image_id in self._share.of(stream.at(step))]
+
     def labeled_batch(self, step: int, *, repeated: bool = True) -> LabeledBatch:
         """Return the labeled crops of a step.
 
@@ -137,7 +157,7 @@ class TrainingData:
         """
         ids = (self._repeated if repeated else self._once).at(step)
         images, labels = [], []
-        for index, image_id in enumerate(ids):
+        for index, image_id in self._share.of(ids):
             rng = generator(self._seed, "labeled", step, index)
             image = self._stock.image(image_id)
             drawn = self._draw(image, rng)
@@ -156,7 +176,8 @@ class TrainingData:
         Raises:
             DataError: if the split has no unlabeled images.
         """
-        return self._unlabeled_batch(step, stream, with_labels=self._has_labels)
+        needs = EVERYTHING if self._has_labels else EVERYTHING - {"labels"}
+        return self._unlabeled_batch(step, stream, needs)
 
     def batches(
         self,
@@ -171,14 +192,18 @@ class TrainingData:
             start: First step.
             stop: One beyond the last step.
             workers: Processes that load ahead; they change the speed, not one bit.
-            needs: What the method reads, of `EVERYTHING`; what it does not read is None.
+            needs: What the method reads, of `EVERYTHING` and `CONFIDENCE`; what it does not read
+                is None.
 
         Raises:
             ValueError: if pseudo labels are needed and there are none.
-            DataError: if unlabeled images are needed and there are none, or a file is broken.
+            DataError: if unlabeled images are needed and there are none, or a file is missing or
+                broken.
         """
-        if "labels" in needs and not self._has_labels:
+        if {"labels", CONFIDENCE} & set(needs) and not self._has_labels:
             raise ValueError("the method needs pseudo labels, expected pseudo_labels, got None")
+        if CONFIDENCE in needs:
+            check_confidences(self._stock, self._split)
         steps = _Steps(self, frozenset(needs))
         if workers == 0:
             yield from map(steps.load, range(start, stop))
@@ -200,22 +225,16 @@ class TrainingData:
         """Return what one step of a method with these needs learns from."""
         if "unlabeled" not in needs:
             return self.labeled_batch(step, repeated=False), None, None
-        with_labels = "labels" in needs
-        main, partner = (
-            self._unlabeled_batch(step, stream, with_labels=with_labels) for stream in (0, 1)
-        )
+        main, partner = (self._unlabeled_batch(step, stream, needs) for stream in (0, 1))
         return self.labeled_batch(step), main, partner
 
-    def _unlabeled_batch(self, step: int, stream: int, *, with_labels: bool) -> UnlabeledBatch:
+    def _unlabeled_batch(self, step: int, stream: int, needs: Collection[str]) -> UnlabeledBatch:
         crops = [
-            self._crop(
-                image_id,
-                generator(self._seed, "unlabeled", step, stream, index),
-                with_labels=with_labels,
-            )
-            for index, image_id in enumerate(self._unlabeled_stream().at(step))
+            self._crop(image_id, generator(self._seed, "unlabeled", step, stream, index), needs)
+            for index, image_id in self._share.of(self._unlabeled_stream().at(step))
         ]
         labels = [crop.zero_shot for crop in crops if crop.zero_shot is not None]
+        confidences = [crop.confidence for crop in crops if crop.confidence is not None]
         return UnlabeledBatch(
             weak=_normalised([crop.weak for crop in crops]),
             strong1=_normalised([crop.strong[0] for crop in crops]),
@@ -224,21 +243,24 @@ class TrainingData:
             box1=torch.stack([crop.boxes[0] for crop in crops]),
             box2=torch.stack([crop.boxes[1] for crop in crops]),
             zero_shot=_long(labels) if labels else None,
+            zero_shot_confidence=_confidence(confidences) if confidences else None,
         )
 
-    def _crop(self, image_id: str, rng: np.random.Generator, *, with_labels: bool) -> _Crop:
+    def _crop(self, image_id: str, rng: np.random.Generator, needs: Collection[str]) -> _Crop:
         image = self._stock.image(image_id)
         drawn = self._draw(image, rng)
         weak = drawn.image(image)
         first, second = (
             (strong_view(weak, rng), cutmix.draw_box(self._recipe.crop_size, rng)) for _ in range(2)
         )
+        label, sure = "labels" in needs, CONFIDENCE in needs
         return _Crop(
             weak=weak,
             strong=(first[0], second[0]),
             padding=drawn.padding(),
             boxes=(first[1], second[1]),
-            zero_shot=drawn.label(self._stock.pseudo_label(image_id)) if with_labels else None,
+            zero_shot=drawn.label(self._stock.pseudo_label(image_id)) if label else None,
+            confidence=drawn.label(self._stock.confidence(image_id), fill=0) if sure else None,
         )
 
     def _draw(self, image: Image.Image, rng: np.random.Generator) -> geometry.Geometry:
@@ -273,23 +295,3 @@ class _Steps(Steps[Batches | ZsplError]):
 
 def _unchanged(loaded: Any) -> Any:  # noqa: ANN401 - the loader types it as a list
     return loaded
-
-
-def _check(records: Mapping[str, ImageRecord], split: Split) -> None:
-    for image_id in (*split.labeled, *split.unlabeled):
-        if image_id not in records:
-            raise DataError(
-                f"split {split.name}: the data set has no image {image_id!r}; run prepare again"
-            )
-    for image_id in split.labeled:
-        if records[image_id].label_path is None:
-            raise DataError(f"split {split.name}: labeled image {image_id!r} has no mask; add it")
-    check_files((records[image_id] for image_id in split.labeled), masks=True)
-    check_files((records[image_id] for image_id in split.unlabeled), masks=False)
-
-
-def _check_labels(stock: Stock, split: Split) -> None:
-    for image_id in split.unlabeled:
-        path = stock.pseudo_label_path(image_id)
-        if not path.is_file():
-            raise DataError(f"{path}: no such pseudo label; run the stage label for its variant")

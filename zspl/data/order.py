@@ -2,8 +2,45 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from zspl.errors import SettingsError
 from zspl.seeding import generator
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one of several processes loads of every batch: the same part of each micro-batch.
+
+    Attributes:
+        process: Number of the process, from 0.
+        processes: That share a batch.
+        micro_batches: That a batch is worked off in.
+    """
+
+    process: int = 0
+    processes: int = 1
+    micro_batches: int = 1
+
+    def of(self, ids: Sequence[str]) -> list[tuple[int, str]]:
+        """Return the places, in the whole batch, and the ids of this process's images, in order.
+
+        Example:
+            >>> Share(process=1, processes=2, micro_batches=2).of("abcd")
+            [(1, 'b'), (3, 'd')]
+
+        Raises:
+            SettingsError: if the batch cannot be shared evenly.
+        """
+        size, rest = divmod(len(ids), self.processes * self.micro_batches)
+        if rest:
+            raise SettingsError(
+                f"train: a batch of {len(ids)} images cannot be shared evenly by {self.processes} "
+                f"processes in {self.micro_batches} micro-batches; change train.batch_labeled and "
+                "train.batch_unlabeled, train.accumulate or the number of processes"
+            )
+        starts = range(self.process * size, len(ids), self.processes * size)
+        return [(place, ids[place]) for start in starts for place in range(start, start + size)]
 
 
 class IdStream:

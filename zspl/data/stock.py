@@ -73,6 +73,22 @@ class Stock:
             raise ValueError("expected a folder of pseudo labels, got None")
         return self._pseudo_labels / f"{image_id}.png"
 
+    def confidence(self, image_id: str) -> UInt8[np.ndarray, "H W"]:
+        """Return how sure a pseudo label is, as 255 times its confidence; do not change it.
+
+        Raises:
+            DataError: if it is missing, unreadable or does not fit its image.
+        """
+        return self._map("confidence", image_id)
+
+    def confidence_path(self, image_id: str) -> Path:
+        """Return the file of a pseudo label's confidence.
+
+        Raises:
+            ValueError: if there are no pseudo labels.
+        """
+        return self.pseudo_label_path(image_id).with_name(f"{image_id}.confidence.png")
+
     def _map(self, kind: str, image_id: str) -> UInt8[np.ndarray, "H W"]:
         key = (kind, image_id)
         if key in self._maps:
@@ -80,6 +96,8 @@ class Stock:
         size = self.image(image_id).size
         if kind == "mask":
             pixels = load_label(self._records[image_id], self._table, size)
+        elif kind == "confidence":
+            pixels = read_label(self.confidence_path(image_id), size=size)
         else:
             pixels = self._read_pseudo_label(image_id, size)
         if self._fits(pixels.nbytes):

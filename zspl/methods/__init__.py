@@ -1,6 +1,8 @@
 """Training methods: one file each, with `Settings`, `NEEDS` and `build(settings) -> Method`.
 
-`NEEDS` names what a method reads: `labeled` images, `unlabeled` images, pseudo `labels`.
+`NEEDS` names what a method reads: `labeled` images, `unlabeled` images, pseudo `labels`, and about
+these the `confidence` they come with and their `label_quality`. A method whose settings decide over
+the last two names them in the `needs` of its `rounds`.
 """
 
 from abc import ABC, abstractmethod
@@ -12,16 +14,22 @@ from typing import Any
 from torch import nn
 
 from zspl import plugins
+from zspl.data.label_quality import LabelQuality
 from zspl.models import SegmentationNetwork
 from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What a method may know before it sees a batch: class names (background first) and S."""
+    """What a method may know before it sees a batch: class names (background first) and S.
+
+    `label_quality` compares the pseudo labels of the labeled images with their masks, for a method
+    whose needs name it.
+    """
 
     class_names: tuple[str, ...]
     crop_size: int
+    label_quality: LabelQuality | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +159,7 @@ def deployed(trained: nn.Module) -> SegmentationNetwork:
 
 
 def needs(name: str) -> frozenset[str]:
-    """Return what the method `name` reads: some of labeled, unlabeled, labels.
+    """Return what the method `name` reads: some of what the package names.
 
     Raises:
         UnknownPluginError: if there is no such method.

@@ -1,17 +1,49 @@
-"""The forward passes that UniMatch and the paper's method share (methods.md 2.3, steps 1-4)."""
+"""What UniMatch and the paper's methods share (methods.md 2.3): forward passes, CutMix, the sum."""
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from zspl.data.cutmix import paste
+from zspl.losses import count_classes, pixels
 from zspl.methods import Method
 from zspl.models import SegmentationNetwork
-from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
+from zspl.records import IGNORE_INDEX, LabeledBatch, StepLoss, UnlabeledBatch
+from zspl.settings import Section
+
+
+class SmoothedSettings(Section):
+    """Settings of the paper's rule, with its values; what it leaves open is in methods.md 2.6."""
+
+    min_confidence: float = Field(
+        default=0.7, ge=0, le=1, description="The model is believed from here on (eq. 7)."
+    )
+    smoothing: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Label smoothing (eq. 8); null is 1 / classes. Of 2 classes that leaves no "
+        "trace of the label: set a number.",
+    )
+    smoothing_target: Literal["others", "all"] = Field(
+        default="others",
+        description="Smoothing s spreads s/(C-1) over the other classes, or s/C over all "
+        "(as PyTorch's label_smoothing does); at s = 1/C they differ by a factor (C-1)/C in s.",
+    )
+    feature_dropout: float = Field(default=0.5, ge=0, lt=1)
+
+    def rate(self, classes: int) -> float:
+        """Return the probability that smoothing takes off the label, in [0, 1)."""
+        smoothing = 1 / classes if self.smoothing is None else self.smoothing
+        if self.smoothing_target == "all":
+            smoothing *= (classes - 1) / classes
+        return smoothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,12 +95,25 @@ class StreamMethod(Method):
         Raises:
             ValueError: if there is no unlabeled batch or no partner.
         """
-        if unlabeled is None or partner is None:
-            raise ValueError("this method needs an unlabeled batch and its CutMix partner")
+        unlabeled, partner = both_batches(unlabeled, partner)
         streams = forward_streams(
             model, labeled, unlabeled, partner, feature_dropout=self._feature_dropout
         )
-        return self._loss(streams, labeled, unlabeled, partner)
+        loss = self._loss(streams, labeled, unlabeled, partner)
+        return watched(loss, streams.weak, unlabeled)
+
+
+def both_batches(
+    unlabeled: UnlabeledBatch | None, partner: UnlabeledBatch | None
+) -> tuple[UnlabeledBatch, UnlabeledBatch]:
+    """Return an unlabeled batch and its partner.
+
+    Raises:
+        ValueError: if one of them is None.
+    """
+    if unlabeled is None or partner is None:
+        raise ValueError("this method needs an unlabeled batch and its CutMix partner")
+    return unlabeled, partner
 
 
 def forward_streams(
@@ -78,6 +123,7 @@ def forward_streams(
     partner: UnlabeledBatch,
     *,
     feature_dropout: float,
+    teacher: SegmentationNetwork | None = None,
 ) -> Streams:
     """Run every stream in the official order, so that batch norm sees the official batches.
 
@@ -91,10 +137,14 @@ def forward_streams(
         unlabeled: U unlabeled crops.
         partner: The U crops that CutMix pastes from.
         feature_dropout: Probability of dropping a channel of a feature map.
+        teacher: In the model's place, predicts the weak views of both batches, in evaluation
+            mode; every batch that the model itself sees in training mode stays the same.
     """
     model.eval()
+    judge = model if teacher is None else teacher.eval()
     with torch.no_grad():
-        partner_logits = model(partner.weak)
+        partner_logits = judge(partner.weak)
+        taught = None if teacher is None else teacher(unlabeled.weak)
     model.train()
     size = (labeled.image.shape[-2], labeled.image.shape[-1])
     clean = model.encode(torch.cat([labeled.image, unlabeled.weak]))
@@ -105,7 +155,7 @@ def forward_streams(
     strong1, strong2 = model(torch.cat(_mixed_strong_views(unlabeled, partner))).chunk(2)
     return Streams(
         labeled=on_labeled,
-        weak=weak.detach(),
+        weak=weak.detach() if taught is None else taught,
         feature=feature,
         strong1=strong1,
         strong2=strong2,
@@ -120,6 +170,62 @@ def _mixed_strong_views(unlabeled: UnlabeledBatch, partner: UnlabeledBatch) -> l
     ]
 
 
+def lessons(
+    streams: Streams,
+    unlabeled: UnlabeledBatch,
+    *,
+    weak: tuple[Tensor, ...],
+    source: tuple[Tensor, ...],
+) -> Iterator[tuple[str, Float[Tensor, "U C S S"], tuple[Tensor, ...]]]:
+    """Yield the name of each stream that learns without masks, its logits, and what teaches it.
+
+    Args:
+        streams: Of the step.
+        unlabeled: Whose boxes CutMix used.
+        weak: Maps [U S S] that were found on the weak view, such as labels and confidences.
+        source: The same maps of the partner, which show inside the boxes.
+    """
+    strong = (
+        ("strong1", streams.strong1, unlabeled.box1),
+        ("strong2", streams.strong2, unlabeled.box2),
+    )
+    for name, logits, box in strong:
+        yield name, logits, tuple(paste(a, b, box) for a, b in zip(weak, source, strict=True))
+    yield "feature", streams.feature, weak
+
+
+def step_loss(losses: Mapping[str, Float[Tensor, ""]], **shares: Float[Tensor, ""]) -> StepLoss:
+    """Return L = (L_x + L_s1 / 4 + L_s2 / 4 + L_fp / 2) / 2 (eq. 9, 10), reported by its parts.
+
+    Args:
+        losses: Of `labeled`, `strong1`, `strong2` and `feature`.
+        **shares: What else is reported.
+    """
+    unlabeled = 0.25 * (losses["strong1"] + losses["strong2"]) + 0.5 * losses["feature"]
+    parts = {name: loss.detach() for name, loss in losses.items()}
+    return StepLoss(total=(losses["labeled"] + unlabeled) / 2, parts={**parts, **shares})
+
+
 def share(selected: Tensor, *, among: Tensor) -> Float[Tensor, ""]:
     """Return the share of `selected` pixels, in [0, 1], among the pixels where `among` holds."""
-    return (selected & among).sum() / among.sum().clamp(min=1)
+    return (selected & among).sum() / pixels(among)
+
+
+def watched(loss: StepLoss, weak: Float[Tensor, "U C S S"], unlabeled: UnlabeledBatch) -> StepLoss:
+    """Return a loss that also tells what labels the model gave, padding left out.
+
+    The part `disagreement` is the share of the pixels with a zero-shot label where the model's
+    own differs.
+
+    Args:
+        loss: Of the step.
+        weak: The logits that label the weak views.
+        unlabeled: The crops.
+    """
+    label = weak.detach().max(dim=1).indices
+    found = count_classes(label, ~unlabeled.padding, classes=weak.shape[1])
+    if unlabeled.zero_shot is None:
+        return replace(loss, found=found)
+    claimed = ~unlabeled.padding & (unlabeled.zero_shot != IGNORE_INDEX)
+    differs = share(label != unlabeled.zero_shot, among=claimed)
+    return replace(loss, found=found, parts={**loss.parts, "disagreement": differs})

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from zspl.data.cutmix import paste
-from zspl.losses import pixel_cross_entropy
+from zspl.losses import count_classes, pixel_cross_entropy
 from zspl.methods import Ensemble, Facts, Method
 from zspl.models import SegmentationNetwork
 from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
@@ -83,16 +83,17 @@ class CrossPseudoSupervision(Method):
             raise ValueError("this method needs an unlabeled batch and its CutMix partner")
         model.train()
         step = _cutmix_step if self._cutmix else _plain_step
-        (first, second), cross = step(model, labeled, unlabeled, partner)
+        (first, second), cross, label = step(model, labeled, unlabeled, partner)
         own = [pixel_cross_entropy(logits, labeled.label) for logits in (first, second)]
         losses = {"labeled": own[0], "labeled_second": own[1], "cross": cross}
         parts = {name: loss.detach() for name, loss in losses.items()}
-        return StepLoss(total=own[0] + own[1] + self._weight * cross, parts=parts)
+        found = count_classes(label, torch.ones_like(label).bool(), classes=first.shape[1])
+        return StepLoss(total=own[0] + own[1] + self._weight * cross, parts=parts, found=found)
 
 
 Logits = Float[Tensor, "B C S S"]
-Found = tuple[tuple[Logits, Logits], Float[Tensor, ""]]
-"""Logits of both networks on the labeled crops, and the cross loss."""
+Found = tuple[tuple[Logits, Logits], Float[Tensor, ""], Int64[Tensor, "U S S"]]
+"""Logits of both networks on the labeled crops, the cross loss, and the first one's labels."""
 
 
 def _plain_step(
@@ -105,7 +106,8 @@ def _plain_step(
     images = torch.cat([labeled.image, unlabeled.weak])
     first, second = model.deployed(images), model.second(images)
     count = len(labeled.image)
-    return (first[:count], second[:count]), cross_loss(first, second, _label(first), _label(second))
+    taught = [_label(first), _label(second)]
+    return (first[:count], second[:count]), cross_loss(first, second, *taught), taught[0][count:]
 
 
 def _cutmix_step(
@@ -121,7 +123,7 @@ def _cutmix_step(
         ]
     joined = paste(unlabeled.weak, other, mask)
     cross = cross_loss(model.deployed(joined), model.second(joined), *taught)
-    return (model.deployed(labeled.image), model.second(labeled.image)), cross
+    return (model.deployed(labeled.image), model.second(labeled.image)), cross, taught[0]
 
 
 def _label(logits: Logits) -> Int64[Tensor, "B S S"]:

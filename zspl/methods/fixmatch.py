@@ -11,7 +11,7 @@ from pydantic import Field
 from zspl.data.cutmix import paste
 from zspl.losses import confidence_and_label, consistency_loss, pixel_cross_entropy
 from zspl.methods import Method
-from zspl.methods._streams import share
+from zspl.methods._streams import share, watched
 from zspl.models import SegmentationNetwork
 from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
 from zspl.settings import Section
@@ -63,7 +63,8 @@ class FixMatch(Method):
         )
         confident = share(weak[0] >= self._min_confidence, among=~unlabeled.padding)
         parts = {"labeled": loss.detach(), "strong": strong.detach(), "confident_share": confident}
-        return StepLoss(total=(loss + strong) / 2, parts=parts)
+        total = StepLoss(total=(loss + strong) / 2, parts=parts)
+        return watched(total, on_weak, unlabeled)
 
 
 def build(settings: Settings) -> Method:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from zspl.data.cutmix import paste
 from zspl.losses import confidence_and_label, consistency_loss, pixel_cross_entropy
 from zspl.methods import Method
-from zspl.methods._streams import StreamMethod, Streams, share
+from zspl.methods._streams import StreamMethod, Streams, lessons, share, step_loss
 from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
 from zspl.settings import Section
 
@@ -43,25 +42,13 @@ class UniMatchLoss:
         weak = (*confidence_and_label(streams.weak), unlabeled.padding)
         source = (*confidence_and_label(streams.partner), partner.padding)
         losses = {"labeled": pixel_cross_entropy(streams.labeled, labeled.label)}
-        strong = (
-            ("strong1", streams.strong1, unlabeled.box1),
-            ("strong2", streams.strong2, unlabeled.box2),
-        )
-        for name, logits, box in strong:
-            confidence, label, padding = (
-                paste(a, b, box) for a, b in zip(weak, source, strict=True)
-            )
+        for name, logits, maps in lessons(streams, unlabeled, weak=weak, source=source):
+            confidence, label, padding = maps
             losses[name] = consistency_loss(
                 logits, label, confidence, padding, min_confidence=self.min_confidence
             )
-        confidence, label, padding = weak
-        losses["feature"] = consistency_loss(
-            streams.feature, label, confidence, padding, min_confidence=self.min_confidence
-        )
-        unlabeled_loss = 0.25 * (losses["strong1"] + losses["strong2"]) + 0.5 * losses["feature"]
-        parts = {name: loss.detach() for name, loss in losses.items()}
-        parts["confident_share"] = share(confidence >= self.min_confidence, among=~padding)
-        return StepLoss(total=(losses["labeled"] + unlabeled_loss) / 2, parts=parts)
+        confident = weak[0] >= self.min_confidence
+        return step_loss(losses, confident_share=share(confident, among=~unlabeled.padding))
 
 
 def build(settings: Settings) -> Method:

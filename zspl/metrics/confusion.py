@@ -50,6 +50,10 @@ class ConfusionMatrix:
         size = self.num_classes**2
         self._counts += np.bincount(codes, minlength=size).reshape(self._counts.shape)
 
+    def add(self, counts: Int64[Tensor, "C C"]) -> None:
+        """Add the `counts` of another matrix of the same classes."""
+        self._counts += counts.cpu().numpy()
+
     @property
     def counts(self) -> Int64[Tensor, "C C"]:
         """Pixels of true class (row) predicted as class (column)."""

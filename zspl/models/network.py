@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -38,9 +39,14 @@ class SegmentationNetwork(nn.Module):
     def decode(
         self, features: Sequence[Tensor], size: tuple[int, int]
     ) -> Float[Tensor, "B C height width"]:
-        """Return class logits at `size` = (height, width), in pixels."""
+        """Return class logits at `size` = (height, width), in pixels.
+
+        Under autocast they are float32 again, since losses and confidences are.
+        """
         logits: Tensor = self.head(features, size)
-        return logits
+        kind = logits.device.type
+        half = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        return logits.float() if half else logits
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H W"]:
         """Return class logits at the size of the normalised images."""

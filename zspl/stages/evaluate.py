@@ -1,7 +1,7 @@
 """evaluate: score one training on val, or audit one variant of pseudo labels."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,11 @@ from zspl.io.layout import Cell, Layout
 from zspl.io.records import check_files, read_records
 from zspl.io.splits import read_split
 from zspl.io.weights import file_sha256
+from zspl.methods import Facts, Method
+from zspl.models import SegmentationNetwork
 from zspl.observer import Observer
 from zspl.records import ImageRecord
-from zspl.settings import Model, Settings
+from zspl.settings import Settings, build_plugin
 
 CALIBRATED_HERE = (
     "{what} calibrated on the labeled images that `audit` is about; `expected` and `reliability` "
@@ -81,12 +83,12 @@ def _run_cell(settings: Settings, observer: Observer, cell: Cell) -> Mapping[str
     observer.params(_cell_facts(settings, cell, images=len(split.labeled) + len(split.holdout)))
 
     work = _fresh(layout.work("evaluate", *cell.path.parts))
-    network = settings.train.models[cell.model]
+    load = _loader(settings, cell, table)
     scores: dict[str, Any] = {}
     for name, path in files.items():
         same = next((n for n in scores if file_sha256(files[n]) == file_sha256(path)), None)
         if same is None:
-            scores[name], kept = _score(network, path, records=records, table=table)
+            scores[name], kept = _score(load, path, records=records, table=table)
             _write_predictions(work / PREDICTIONS / name, kept)
         else:
             scores[name] = scores[same]
@@ -105,10 +107,30 @@ def _checkpoints(folder: Path) -> dict[str, Path]:
     return {"best": best if best.is_file() else last, "last": last}
 
 
+def _loader(
+    settings: Settings, cell: Cell, table: ClassTable
+) -> Callable[[Path], SegmentationNetwork]:
+    """Return what loads a checkpoint into the network that the cell's method evaluates."""
+    recipe = settings.train
+    method: Method = build_plugin("zspl.methods", cell.method, recipe.methods[cell.method])
+    return partial(
+        inference.load_model,
+        recipe.models[cell.model],
+        num_classes=table.num_classes,
+        adapt=partial(
+            method.adapt, facts=Facts(class_names=table.names, crop_size=recipe.crop_size)
+        ),
+    )
+
+
 def _score(
-    settings: Model, path: Path, *, records: Sequence[ImageRecord], table: ClassTable
+    load: Callable[[Path], SegmentationNetwork],
+    path: Path,
+    *,
+    records: Sequence[ImageRecord],
+    table: ClassTable,
 ) -> tuple[dict[str, Any], Mapping[str, Pixels]]:
-    model = inference.load_model(settings, path, num_classes=table.num_classes)
+    model = load(path)
     metrics, kept = score_images(
         partial(inference.predict, model),
         records,

@@ -12,21 +12,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zspl.data.label_quality import measure
 from zspl.errors import DataError, SettingsError
 from zspl.inference import build_model
-from zspl.io import atomic
+from zspl.io import atomic, processes
 from zspl.io.classes import ClassTable
 from zspl.io.layout import Cell, Layout
-from zspl.io.records import read_records
+from zspl.io.records import check_files, read_records
 from zspl.io.splits import read_split
 from zspl.io.workdir import fingerprint, open_workdir
+from zspl.methods import Method
 from zspl.methods import needs as needs_of
-from zspl.observer import Observer
+from zspl.observer import Observer, Silent
 from zspl.records import ImageRecord, Split
 from zspl.settings import Settings, build_plugin
-from zspl.training import checkpoints
+from zspl.training import checkpoints, inputs
 from zspl.training.rounds import STABILITY, Course, Outcome, run_rounds
 from zspl.training.selection import choose
+
+Summary = dict[str, str | int | float | None]
 
 
 def run(  # noqa: PLR0913 - a cell is named by all of these
@@ -40,6 +44,8 @@ def run(  # noqa: PLR0913 - a cell is named by all of these
     labels: str | None = None,
 ) -> Mapping[str, float]:
     """Train one cell, or continue a killed training, and return its headline numbers.
+
+    Started by torchrun, its processes share every batch; the first one writes and reports.
 
     Args:
         settings: All settings.
@@ -57,18 +63,28 @@ def run(  # noqa: PLR0913 - a cell is named by all of these
     """
     cell = Cell(method=method, labels=labels, model=model, split=split, seed=seed)
     _check_instance(settings, cell)
+    with processes.joined():
+        outcome, summary = _train(settings, cell, observer)
+    numbers = {key: float(v) for key, v in summary.items() if isinstance(v, int | float)}
+    return {**numbers, "seconds": round(outcome.seconds, 1)}
+
+
+def _train(settings: Settings, cell: Cell, observer: Observer) -> tuple[Outcome, Summary]:
     layout = Layout(settings.paths.out)
-    work = open_workdir(
-        layout.work("train", *cell.path.parts), made_under=_fingerprint(settings, layout, cell)
-    )
+    work = layout.work("train", *cell.path.parts)
+    if processes.is_first():
+        open_workdir(work, made_under=_fingerprint(settings, layout, cell))
+    processes.wait()
     course = _prepare(settings, layout, cell, folder=work)
+    observer = observer if processes.is_first() else Silent()
     observer.params(_facts(settings, cell))
     outcome = run_rounds(course, observer)
     summary = _summary(course, outcome)
-    _publish(outcome, summary, work=work, place=layout.cell(cell))
-    observer.artifact(layout.cell(cell) / "summary.json")
-    numbers = {key: float(v) for key, v in summary.items() if isinstance(v, int | float)}
-    return {**numbers, "seconds": round(outcome.seconds, 1)}
+    if processes.is_first():
+        _publish(outcome, summary, work=work, place=layout.cell(cell))
+        observer.artifact(layout.cell(cell) / "summary.json")
+    processes.wait()
+    return outcome, summary
 
 
 def _check_instance(settings: Settings, cell: Cell) -> None:
@@ -114,16 +130,24 @@ def _prepare(settings: Settings, layout: Layout, cell: Cell, *, folder: Path) ->
     records, table = read_records(layout.records), ClassTable.read(layout.classes)
     split = read_split(layout.split(cell.split))
     _check_split(split, records, needs=needs)
+    check_files((records[image_id] for image_id in split.labeled), masks=True)
+    inputs.warn(split, records, table, recipe, needs=needs)
+    method: Method = build_plugin("zspl.methods", cell.method, recipe.methods[cell.method])
+    labels = None if cell.labels is None else layout.labels(cell.labels)
+    quality = None
+    if labels is not None and any("label_quality" in (r.needs or needs) for r in method.rounds()):
+        quality = measure([records[i] for i in split.labeled], table, pseudo_labels=labels)
     return Course(
         name=str(cell.path),
         recipe=recipe,
         seed=cell.seed,
-        method=build_plugin("zspl.methods", cell.method, recipe.methods[cell.method]),
+        method=method,
         needs=needs,
         records=records,
         split=split,
         table=table,
-        pseudo_labels=None if cell.labels is None else layout.labels(cell.labels),
+        pseudo_labels=labels,
+        label_quality=quality,
         selection=choose(recipe.selection, split, records=records, table=table),
         folder=folder,
         workers=_workers(),
@@ -168,7 +192,7 @@ def _facts(settings: Settings, cell: Cell) -> dict[str, str | int | float | bool
     }
 
 
-def _summary(course: Course, outcome: Outcome) -> dict[str, str | int | float | None]:
+def _summary(course: Course, outcome: Outcome) -> Summary:
     best = outcome.best
     return {
         "iterations": outcome.iterations,

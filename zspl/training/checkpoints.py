@@ -1,15 +1,17 @@
 """What a training leaves on disk so that a killed one continues as if nothing had happened."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn, optim
 
-from zspl.errors import DataError
+from zspl.errors import DataError, WeightsError
 from zspl.io import atomic
 from zspl.models.pretrained import UNREADABLE
 
@@ -57,7 +59,25 @@ def save_weights(path: Path, state: State) -> None:
     atomic.write_bytes(path, to_safetensors(contiguous))
 
 
-def save(folder: Path, model: nn.Module, optimiser: optim.Optimizer, progress: Progress) -> None:
+@runtime_checkable
+class Stateful(Protocol):
+    """Something small beside the model and its optimiser that a resumed training needs."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and numbers by name."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Take over what `state_dict` returned."""
+
+
+def save(
+    folder: Path,
+    model: nn.Module,
+    optimiser: optim.Optimizer,
+    progress: Progress,
+    *,
+    others: Mapping[str, Stateful] = MappingProxyType({}),
+) -> None:
     """Write the checkpoint that `resume` reads, replacing the last one atomically.
 
     Raises:
@@ -69,6 +89,7 @@ def save(folder: Path, model: nn.Module, optimiser: optim.Optimizer, progress: P
         "seconds": progress.seconds,
         "model": snapshot(model),
         "optimiser": optimiser.state_dict(),
+        "others": {name: other.state_dict() for name, other in others.items()},
         "best": best and {"iteration": best.iteration, "score": best.score, "model": best.model},
     }
     buffer = io.BytesIO()
@@ -76,11 +97,18 @@ def save(folder: Path, model: nn.Module, optimiser: optim.Optimizer, progress: P
     atomic.write_bytes(folder / CHECKPOINT, buffer.getvalue())
 
 
-def resume(folder: Path, model: nn.Module, optimiser: optim.Optimizer) -> Progress:
-    """Load the last checkpoint into model and optimiser; without one, start at 0.
+def resume(
+    folder: Path,
+    model: nn.Module,
+    optimiser: optim.Optimizer,
+    *,
+    others: Mapping[str, Stateful] = MappingProxyType({}),
+) -> Progress:
+    """Load the last checkpoint into model, optimiser and others; without one, start at 0.
 
     Raises:
         DataError: if the checkpoint cannot be read.
+        WeightsError: if it is of another model.
     """
     path = folder / CHECKPOINT
     if not path.exists():
@@ -91,8 +119,17 @@ def resume(folder: Path, model: nn.Module, optimiser: optim.Optimizer) -> Progre
         raise DataError(
             f"{path}: not a readable checkpoint; delete the file to train from the start"
         ) from error
-    model.load_state_dict(content["model"])
-    optimiser.load_state_dict(content["optimiser"])
+    try:
+        model.load_state_dict(content["model"])
+        optimiser.load_state_dict(content["optimiser"])
+        for name, other in others.items():
+            other.load_state_dict(content["others"][name])
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"{path}: is of another model or version ({reason}); delete the file to train from "
+            "the start"
+        ) from error
     best = content["best"]
     return Progress(
         iteration=content["iteration"], seconds=content["seconds"], best=best and Best(**best)

@@ -1,33 +1,31 @@
 """The training loop: one optimiser step after another, killable at any of them."""
 
-import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from zspl.errors import ZsplError
+from zspl.io import processes
 from zspl.methods import Method, Moment, deployed
 from zspl.observer import Observer
-from zspl.records import LabeledBatch, UnlabeledBatch
-from zspl.seeding import derive
 from zspl.settings import Train
 from zspl.training import checkpoints
-from zspl.training.checkpoints import Best, Progress
+from zspl.training.checkpoints import Best, Progress, Stateful
+from zspl.training.health import Drift, check_weights
 from zspl.training.history import History
-from zspl.training.schedule import build_optimiser, poly_factor, set_learning_rate
+from zspl.training.schedule import poly_factor
 from zspl.training.selection import Selection
+from zspl.training.step import Batch, Ids, Learner, Step, build_learner, make_step
 
 REPORTS = 200
 """A training reports its losses about this often."""
 
-Batch = tuple[LabeledBatch, UnlabeledBatch | None, UnlabeledBatch | None]
 Batches = Iterable[Batch]
+Numbers = Mapping[str, Tensor]
 
 
 @runtime_checkable
@@ -36,6 +34,10 @@ class BatchSource(Protocol):
 
     def __call__(self, start: int, stop: int) -> Batches:
         """Return the batches, the same ones whenever the training is resumed at `start`."""
+
+
+def _unknown(iteration: int) -> Ids:  # noqa: ARG001 - for batches that come without names
+    return (), ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +55,7 @@ class Training:
         batches: What the steps learn from.
         selection: Chooses the best model.
         folder: Where the checkpoint and metrics.jsonl lie while the training is unfinished.
+        ids: Tells the ids of the labeled and the unlabeled images of a step.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Training:
     batches: BatchSource
     selection: Selection
     folder: Path
+    ids: Callable[[int], Ids] = _unknown
 
     def kept_path(self, iteration: int) -> Path:
         """Return the file of the network that was kept after `iteration` steps."""
@@ -88,45 +92,59 @@ def train(training: Training, model: nn.Module, observer: Observer) -> Progress:
         The finished progress, with the best model.
 
     Raises:
-        ZsplError: if the loss is not finite; the last checkpoint stays.
+        ZsplError: if the loss or a weight is not finite; the last good checkpoint stays.
+        WeightsError: if the checkpoint is of another model.
     """
-    optimiser = build_optimiser(model, training.recipe)
-    progress = checkpoints.resume(training.folder, model, optimiser)
+    drift = Drift(training.name, training.selection.table.names)
+    learner = build_learner(model, training.recipe, drift)
+    beside: dict[str, Stateful] = {"scaler": learner.scaler, "drift": drift}
+    progress = checkpoints.resume(training.folder, model, learner.optimiser, others=beside)
     report = _Report(training, observer, progress)
     total = training.iterations
     model.train()
     with tqdm(
-        desc=f"train {training.name}", total=total, initial=progress.iteration, dynamic_ncols=True
+        desc=f"train {training.name}",
+        total=total,
+        initial=progress.iteration,
+        dynamic_ncols=True,
+        disable=not processes.is_first(),
     ) as bar:
         started = time.monotonic()
         for batch in training.batches(progress.iteration, total):
-            numbers = _step(training, model, optimiser, progress.iteration, batch)
+            numbers = _step(training, learner, progress.iteration, batch)
             now = time.monotonic()
             progress, started = progress.advanced(seconds=now - started), now
             bar.update()
             if _due(progress.iteration, every=max(1, total // REPORTS), total=total):
-                values = {key: float(value) for key, value in numbers.items()}
+                values = _values(numbers, learner, done=progress.iteration / total)
                 bar.set_postfix(loss=f"{values['loss']:.3f}")
                 report.add(values, iteration=progress.iteration)
+            saves = _due(progress.iteration, every=training.recipe.checkpoint_every, total=total)
+            if saves:
+                check_weights(model, where=f"train {training.name}: iteration {progress.iteration}")
             progress = _select(training, model, progress, report)
-            if progress.iteration in training.kept:
+            if progress.iteration in training.kept and processes.is_first():
                 kept = training.kept_path(progress.iteration)
                 checkpoints.save_weights(kept, checkpoints.snapshot(deployed(model)))
-            if _due(progress.iteration, every=training.recipe.checkpoint_every, total=total):
-                checkpoints.save(training.folder, model, optimiser, progress)
+            if saves and processes.is_first():
+                checkpoints.save(training.folder, model, learner.optimiser, progress, others=beside)
+    processes.wait()
     return progress
 
 
 class _Report:
-    """Tells metrics.jsonl and the observer the same numbers."""
+    """Tells metrics.jsonl and the observer the same numbers, once for all processes."""
 
     def __init__(self, training: Training, observer: Observer, progress: Progress) -> None:
         self._before = training.before
         self._observer = observer
         path = training.folder / "metrics.jsonl"
-        self._history = History(path, iteration=self._before + progress.iteration)
+        start = self._before + progress.iteration
+        self._history = History(path, iteration=start) if processes.is_first() else None
 
     def add(self, values: Mapping[str, float], *, iteration: int) -> None:
+        if self._history is None:
+            return
         self._history.add(values, iteration=self._before + iteration)
         self._observer.metrics(values, step=self._before + iteration)
 
@@ -135,33 +153,24 @@ def _due(iteration: int, *, every: int, total: int) -> bool:
     return iteration % every == 0 or iteration == total
 
 
-def _step(
-    training: Training,
-    model: nn.Module,
-    optimiser: optim.Optimizer,
-    iteration: int,
-    batch: Batch,
-) -> Mapping[str, Tensor | float]:
-    recipe = training.recipe
-    factor = poly_factor(iteration, total=training.iterations, power=recipe.poly_power)
-    set_learning_rate(optimiser, recipe, factor=factor)
-    torch.manual_seed(derive(training.seed, "step", iteration))
-    moment = training.moment(iteration)
-    method = training.method.at(moment)
-    loss = method(model, *_to(batch, next(model.parameters()).device))
-    value = loss.total.item()
-    if not math.isfinite(value):
-        raise ZsplError(
-            f"train {training.name}: the loss is {value} at iteration {iteration} of "
-            f"{training.iterations}; lower train.learning_rate or train.head_multiplier (the last "
-            f"checkpoint stays in {training.folder})"
-        )
-    optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss.total)
-    optimiser.step()
-    with torch.no_grad():
-        method.after_step(model, moment)
-    return {"loss": value, **loss.parts, "learning_rate": recipe.learning_rate * factor}
+def _step(training: Training, learner: Learner, iteration: int, batch: Batch) -> Numbers:
+    recipe, total = training.recipe, training.iterations
+    step = Step(
+        name=training.name,
+        folder=training.folder,
+        moment=training.moment(iteration),
+        factor=poly_factor(iteration, total=total, power=recipe.poly_power),
+        seed=training.seed,
+        ids=training.ids(iteration),
+    )
+    return make_step(step, learner, training.method, recipe, batch)
+
+
+def _values(numbers: Numbers, learner: Learner, *, done: float) -> Mapping[str, float]:
+    """Return what is reported of a step, over all processes."""
+    means = {key: float(processes.mean(value.float())) for key, value in numbers.items()}
+    rate = learner.optimiser.param_groups[0]["lr"]
+    return {**means, **learner.drift.report(done=done), "learning_rate": rate}
 
 
 def _select(training: Training, model: nn.Module, progress: Progress, report: _Report) -> Progress:
@@ -183,18 +192,3 @@ def _select(training: Training, model: nn.Module, progress: Progress, report: _R
     return replace(
         progress, best=Best(iteration=iteration, score=score, model=checkpoints.snapshot(network))
     )
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    """Move the tensors of a step's batches to the device."""
-    labeled, unlabeled, partner = batch
-    return (
-        replace(labeled, **_moved(labeled, device)),
-        unlabeled and replace(unlabeled, **_moved(unlabeled, device)),
-        partner and replace(partner, **_moved(partner, device)),
-    )
-
-
-def _moved(batch: LabeledBatch | UnlabeledBatch, device: torch.device) -> dict[str, Any]:
-    tensors = ((field.name, getattr(batch, field.name)) for field in fields(batch))
-    return {name: v if v is None else v.to(device, non_blocking=True) for name, v in tensors}

@@ -6,10 +6,14 @@ through the finished ones without a step and continues the one that was under wa
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from torch import nn
+
+from zspl.data.label_quality import LabelQuality
 from zspl.data.loading import TrainingData
-from zspl.io import devices
+from zspl.io import devices, processes
 from zspl.io.classes import ClassTable
 from zspl.methods import Facts, Method, Round, Trained, deployed
 from zspl.models import SegmentationNetwork
@@ -46,6 +50,8 @@ class Course:
         folder: Where unfinished work lies.
         workers: Processes that load ahead.
         build: Builds the network on the processor; what is not pretrained starts at random.
+        label_quality: How right the pseudo labels are where masks are known, for a method that
+            reads it.
     """
 
     name: str
@@ -61,11 +67,16 @@ class Course:
     folder: Path
     workers: int
     build: Callable[[], SegmentationNetwork]
+    label_quality: LabelQuality | None = None
 
     @property
     def facts(self) -> Facts:
         """What methods may know of it."""
-        return Facts(class_names=self.table.names, crop_size=self.recipe.crop_size)
+        return Facts(
+            class_names=self.table.names,
+            crop_size=self.recipe.crop_size,
+            label_quality=self.label_quality,
+        )
 
     def network(self) -> SegmentationNetwork:
         """Return the network that will be evaluated, with new initial weights."""
@@ -131,12 +142,20 @@ def _run_round(
     seed = derive(course.seed, "round", len(done)) if done else course.seed
     training = _training(course, planned, done, seed=seed)
     seed_everything(derive(seed, "initial weights"))
-    model = course.trained()
-    model.to(devices.chosen())
+    model = _together(course.trained().to(devices.chosen()))
     progress = train(training, model, observer)
     return Finished(
         training=training, progress=progress, last=checkpoints.snapshot(deployed(model))
     )
+
+
+def _together(model: Trained) -> Trained:
+    """Return the model with batch norm over all processes, which torch has on GPUs only."""
+    if processes.count() == 1 or devices.chosen().type != "cuda":
+        return model
+    # torch declares no types here.
+    convert: Callable[[Trained], Trained] = nn.SyncBatchNorm.convert_sync_batchnorm
+    return convert(model)
 
 
 def _training(course: Course, planned: Round, done: list[Finished], *, seed: int) -> Training:
@@ -167,6 +186,7 @@ def _training(course: Course, planned: Round, done: list[Finished], *, seed: int
         batches=batches,
         selection=course.selection,
         folder=course.folder / planned.name,
+        ids=partial(data.ids, needs=needs),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from zspl.errors import DataError
 from zspl.inference import predict
+from zspl.io import processes
 from zspl.io.classes import ClassTable, load_label
 from zspl.io.images import read_image
 from zspl.io.records import check_files
@@ -24,16 +25,20 @@ class Selection:
     def score(self, model: SegmentationNetwork) -> float:
         """Return the mIoU in [0, 1] at original image size; the model ends in training mode.
 
+        Several processes predict a share of the images each, and count every image once.
+
         Raises:
             DataError: if an image or its mask is missing or wrong.
         """
-        matrix = ConfusionMatrix(self.table.num_classes)
+        matrix, pooled = (ConfusionMatrix(self.table.num_classes) for _ in range(2))
         model.eval()
-        for record in self.records:
+        for record in processes.share(self.records):
             image = read_image(record.image_path)
             matrix.update(predict(model, image), load_label(record, self.table, image.size))
         model.train()
-        return matrix.compute().miou
+        device = next(model.parameters()).device
+        pooled.add(processes.total(matrix.counts.to(device)))
+        return pooled.compute().miou
 
 
 def choose(

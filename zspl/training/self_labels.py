@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from zspl.inference import most_likely, predict
-from zspl.io import atomic
+from zspl.io import atomic, processes
 from zspl.io.images import read_image, write_label
 from zspl.methods import SelfLabels
 from zspl.metrics import ConfusionMatrix
@@ -64,12 +64,17 @@ def judge(
     if path.exists():
         known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
         return known
-    found = {}
-    for record in progress(records, what="stability of predictions", total=len(records)):
+    own, mine = [], processes.share(records)
+    for record in progress(mine, what="stability of predictions", total=len(mine)):
         image = read_image(record.image_path)
         predictions = [predict(model, image) for model in models]
-        found[record.image_id] = stability(predictions, num_classes=num_classes)
-    atomic.write_json(path, found)
+        own.append((record.image_id, stability(predictions, num_classes=num_classes)))
+    known = dict(processes.gathered(own))
+    # Equally stable images are chosen in the order of the list.
+    found = {record.image_id: known[record.image_id] for record in records}
+    if processes.is_first():
+        atomic.write_json(path, found)
+    processes.wait()
     return found
 
 
@@ -101,8 +106,10 @@ def write_labels(
     """
     look = multi_scale(flipped(whole(model)) if how.flip else whole(model), scales=how.scales)
     device = next(model.parameters()).device
-    missing = [r for r in records if not (folder / f"{r.image_id}.png").exists()]
+    mine = processes.share(records)
+    missing = [r for r in mine if not (folder / f"{r.image_id}.png").exists()]
     for record in progress(missing, what="label unlabeled images", total=len(missing)):
         image = read_image(record.image_path)
         label = most_likely(look, image, device=device)
         write_label(folder / f"{record.image_id}.png", label.numpy())
+    processes.wait()

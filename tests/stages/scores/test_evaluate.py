@@ -21,7 +21,7 @@ def loads(monkeypatch):
     """Replace the network: bytes b"cat" predict class 1 everywhere, others class 2."""
     loaded = []
 
-    def load_model(settings, path, *, num_classes):
+    def load_model(settings, path, *, num_classes, adapt=None):
         loaded.append(path.name)
         return path.read_bytes()
 
