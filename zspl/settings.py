@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from zspl import plugins
 from zspl.errors import SettingsError, suggestion
+from zspl.sections import build_plugin, describe, plugin_settings, read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 """A key that becomes a folder's name."""
@@ -101,6 +100,10 @@ class Train(Section):
     scale_range: tuple[float, float] = Field(description="Random resize of the long side.")
     batch_labeled: int = Field(gt=0, description="Labeled crops per optimiser step, in all.")
     batch_unlabeled: int = Field(gt=0, description="Unlabeled crops per optimiser step, in all.")
+    cutmix_partner: Literal["same_image", "batch"] = Field(
+        description="What CutMix pastes: another crop of the same image, as UniMatch's code does, "
+        "or another image of the batch, as UniMatch V2 does; that loads and labels half as many."
+    )
     accumulate: int = Field(gt=0, description="Micro-batches of a step; their mean is minimised.")
     precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
         description="Of layers under autocast; auto: half precision on a GPU, float32 on a CPU."
@@ -186,13 +189,11 @@ class Settings(Section):
             SettingsError: if the file is missing, is no YAML, or holds an unknown, missing or
                 wrong value; one line per problem.
         """
-        values = _read_yaml(path)
-        for key, value in (changes or {}).items():
-            _replace(values, key, value, path=path)
+        values = read_yaml(path, changes or {})
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError(_describe(error, where=str(path))) from error
+            raise SettingsError(describe(error, where=str(path))) from error
         _check(settings, path)
         return settings
 
@@ -200,64 +201,6 @@ class Settings(Section):
 def features_name(encoder: str, proposals: str | None = None) -> str:
     """Return the name of features: `gem`, or `crops-sam` for one that looked at segments."""
     return encoder if proposals is None else f"{encoder}-{proposals}"
-
-
-def build_plugin(package: str, name: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Build the plugin `package`/`name`.py from its section of params.yaml.
-
-    Raises:
-        SettingsError: if the plugin is unknown or a value is wrong.
-    """
-    return plugins.load(package, name).build(plugin_settings(package, name, values))
-
-
-def plugin_settings(package: str, name: str, values: Mapping[str, Any]) -> Section:
-    """Validate a plugin's section against its own `Settings`.
-
-    Raises:
-        SettingsError: if the plugin is unknown or a value is wrong.
-    """
-    declared: type[Section] = plugins.load(package, name).Settings
-    try:
-        return declared.model_validate(dict(values))
-    except ValidationError as error:
-        where = f"settings of {package.replace('.', '/')}/{name}.py"
-        raise SettingsError(_describe(error, where=where)) from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(
-            f"{path}: cannot be read ({error.strerror}); run where it lies or pass --params"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: is no YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected keys and values, got {type(values).__name__}")
-    return values
-
-
-def _replace(values: dict[str, Any], key: str, value: Any, *, path: Path) -> None:  # noqa: ANN401
-    *parents, last = key.split(".")
-    for parent in parents:
-        if not isinstance(values.get(parent), dict):
-            raise SettingsError(f"{path} has no section {parent!r} (in --set {key}=...)")
-        values = values[parent]
-    values[last] = value
-
-
-def _describe(error: ValidationError, *, where: str) -> str:
-    problems = []
-    for detail in error.errors():
-        key = ".".join(map(str, detail["loc"])) or "whole file"
-        got = f", got {detail['input']!r}" if detail["type"] not in _SPEAKS_FOR_ITSELF else ""
-        problems.append(f"{key}: {detail['msg'].removeprefix('Value error, ')}{got}")
-    return f"{where} has {len(problems)} problem(s): " + "; ".join(problems)
-
-
-_SPEAKS_FOR_ITSELF = {"missing", "extra_forbidden", "value_error"}
 
 
 def _check(settings: Settings, path: Path) -> None:

@@ -8,7 +8,7 @@ from zspl.datasets.folder import Settings, build
 from zspl.errors import DataError, SettingsError
 from zspl.io.images import write_label
 from zspl.io.splits import check
-from zspl.settings import plugin_settings
+from zspl.sections import plugin_settings
 
 CLASSES = ("crop", "weed=weed|thistle")
 MASKED = [f"field {k:02d}" for k in range(20)]

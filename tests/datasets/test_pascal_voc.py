@@ -12,7 +12,7 @@ from zspl.datasets.pascal_voc import Settings, build
 from zspl.errors import DataError, SettingsError
 from zspl.io.images import write_label
 from zspl.io.splits import read_ids
-from zspl.settings import plugin_settings
+from zspl.sections import plugin_settings
 
 SHARED = Path(os.environ.get("ZSPL_SHARED", Path(__file__).parents[2].parent / "shared"))
 ANIMALS = SHARED / "data" / "voc_animals"

@@ -7,7 +7,7 @@ from zspl.datasets.toyworld import MIN_PIXELS, Settings, build
 from zspl.errors import SettingsError
 from zspl.io.images import read_image, read_label
 from zspl.io.splits import check
-from zspl.settings import plugin_settings
+from zspl.sections import plugin_settings
 
 SMALL = Settings(num_train=48, num_val=4)
 

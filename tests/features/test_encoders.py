@@ -13,7 +13,7 @@ from zspl.features import _open_clip, clip, gem, maskclip
 from zspl.features._open_clip import ClipSettings, LoadedClip
 from zspl.features.gem import gem_tokens
 from zspl.io import devices
-from zspl.settings import build_plugin
+from zspl.sections import build_plugin
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 

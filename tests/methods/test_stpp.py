@@ -9,7 +9,7 @@ from zspl.errors import SettingsError
 from zspl.methods import SelfLabels, stpp
 from zspl.models.network import SegmentationNetwork
 from zspl.records import LabeledBatch, UnlabeledBatch
-from zspl.settings import plugin_settings
+from zspl.sections import plugin_settings
 
 
 class Seeing(torch.nn.Module):

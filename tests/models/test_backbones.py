@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from zspl import models
 from zspl.errors import SettingsError, WeightsError
 from zspl.models.backbones import dinov2, timm_features, xception65
-from zspl.settings import plugin_settings
+from zspl.sections import plugin_settings
 
 plain = runpy.run_path(str(Path(__file__).with_name("plain_networks.py")))
 DEEPLAB = {"name": "deeplabv3plus"}

@@ -15,7 +15,7 @@ from zspl import models, plugins
 from zspl.errors import SettingsError, UnknownPluginError, WeightsError
 from zspl.models.heads import deeplabv3plus
 from zspl.models.pretrained import load_backbone_file, read_state
-from zspl.settings import plugin_settings
+from zspl.sections import plugin_settings
 
 WEIGHTS = Path(os.environ.get("ZSPL_SHARED", "../shared")) / "weights"
 MOBILENET = "mobilenetv2_100_imagenet.safetensors"

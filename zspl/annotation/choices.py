@@ -13,7 +13,7 @@ from zspl.features import Encoder
 from zspl.io import devices
 from zspl.io.classes import ClassTable
 from zspl.labeling import Labeler
-from zspl.settings import build_plugin, plugin_settings
+from zspl.sections import build_plugin, plugin_settings
 
 PARTS = {
     "proposals": "zspl.proposals",

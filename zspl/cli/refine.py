@@ -25,7 +25,7 @@ from zspl.io.images import Pixels, read_label, write_label
 from zspl.labeling.sepl import refine
 from zspl.observer import progress
 from zspl.records import IGNORE_INDEX
-from zspl.settings import build_plugin, plugin_settings
+from zspl.sections import build_plugin, plugin_settings
 
 STAMP = "refine.json"
 LABELS = "labels"

@@ -9,7 +9,7 @@ from zspl.evaluation.claims import ClaimMetrics
 from zspl.evaluation.folders import score_folders
 from zspl.evaluation.report import COLUMNS, per_class_rows, write_csv
 from zspl.io.splits import read_ids
-from zspl.settings import build_plugin
+from zspl.sections import build_plugin
 
 
 def run(arguments: argparse.Namespace) -> int:

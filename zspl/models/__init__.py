@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from pydantic import BaseModel
+
 from zspl import plugins
 from zspl.models.network import Encoder, HeadFactory, SegmentationNetwork
 from zspl.models.pretrained import HeadSettings, load_head_file
-from zspl.settings import Section, plugin_settings
+from zspl.sections import plugin_settings
 
 __all__ = ["Encoder", "HeadFactory", "SegmentationNetwork", "build"]
 
@@ -44,7 +46,7 @@ def build(
     return SegmentationNetwork(encoder.module, decoder)
 
 
-def _plugin(package: str, choice: Mapping[str, Any]) -> tuple[ModuleType, Section]:
+def _plugin(package: str, choice: Mapping[str, Any]) -> tuple[ModuleType, BaseModel]:
     values = dict(choice)
     name = values.pop("name")
     return plugins.load(package, name), plugin_settings(package, name, values)

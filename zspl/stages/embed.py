@@ -18,7 +18,8 @@ from zspl.io.layout import Layout
 from zspl.io.proposals import ProposalFile
 from zspl.observer import Observer, progress
 from zspl.records import DenseFeatures, ImageRecord, SegmentProposals, TextEmbeddings
-from zspl.settings import Settings, build_plugin, features_name, plugin_settings
+from zspl.sections import build_plugin, plugin_settings
+from zspl.settings import Settings, features_name
 from zspl.stages._shard import Shard, check_shard_number, read_shard, section
 
 PACKAGE = "zspl.features"

@@ -24,7 +24,8 @@ from zspl.methods import Facts, Method
 from zspl.models import SegmentationNetwork
 from zspl.observer import Observer
 from zspl.records import ImageRecord
-from zspl.settings import Settings, build_plugin
+from zspl.sections import build_plugin
+from zspl.settings import Settings
 
 CALIBRATED_HERE = (
     "{what} calibrated on the labeled images that `audit` is about; `expected` and `reliability` "

@@ -19,7 +19,8 @@ from zspl.labeling import Decision, Labeler, LabelInputs, Scored
 from zspl.labeling._facts import conflict, coverage, doubt
 from zspl.observer import Observer, progress
 from zspl.records import PseudoLabel
-from zspl.settings import LabelVariant, Settings, plugin_settings
+from zspl.sections import plugin_settings
+from zspl.settings import LabelVariant, Settings
 from zspl.stages._label_calibration import calibrate, calibration_images, needs_masks
 from zspl.stages._label_inputs import InputReader, Placed, check_needs
 from zspl.stages._shard import read_shard

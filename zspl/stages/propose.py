@@ -11,7 +11,8 @@ from zspl.io.proposals import ProposalFile, write_proposals
 from zspl.observer import Observer, progress
 from zspl.proposals import Proposer
 from zspl.records import ImageRecord, SegmentProposals
-from zspl.settings import Settings, build_plugin, plugin_settings
+from zspl.sections import build_plugin, plugin_settings
+from zspl.settings import Settings
 from zspl.stages._shard import Shard, check_shard_number, read_shard, section
 
 PACKAGE = "zspl.proposals"

@@ -25,7 +25,8 @@ from zspl.methods import Method
 from zspl.methods import needs as needs_of
 from zspl.observer import Observer, Silent
 from zspl.records import ImageRecord, Split
-from zspl.settings import Settings, build_plugin
+from zspl.sections import build_plugin
+from zspl.settings import Settings
 from zspl.training import checkpoints, inputs
 from zspl.training.rounds import STABILITY, Course, Outcome, run_rounds
 from zspl.training.selection import choose
