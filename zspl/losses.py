@@ -1,12 +1,16 @@
 """The losses of the training methods, on logits and label maps (methods.md 2.3, 2.6)."""
 
+from typing import Annotated, Literal
+
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from zspl.io import processes
 from zspl.records import IGNORE_INDEX
+from zspl.settings import Section
 
 
 def pixels(counted: Bool[Tensor, "*shape"]) -> Shaped[Tensor, ""]:
@@ -39,6 +43,92 @@ def pixel_cross_entropy(
     """Return the mean cross-entropy over the pixels whose label is not 255; 0 if there is none."""
     total = F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="sum")
     return total / pixels(label != IGNORE_INDEX)
+
+
+def hard_cross_entropy(
+    logits: Float[Tensor, "B C H W"],
+    label: Int64[Tensor, "B H W"],
+    *,
+    threshold: float,
+    min_kept: int,
+    crops: int,
+) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy over the hardest pixels, OHEM of UniMatch (methods.md 2.3).
+
+    A pixel is kept if the probability p of its label is at most max(`threshold`, the `min_kept`-th
+    smallest p); all are kept where fewer than `min_kept` have a label. Pixels are ranked within
+    groups of crops, as on the GPUs of the official code, and the groups' means are averaged: so
+    the number of processes changes nothing as long as each has whole groups.
+
+    Args:
+        logits: Of the labeled crops.
+        label: Class ids, 255 where there is none.
+        threshold: Probability up to which a pixel is hard, in [0, 1].
+        min_kept: Pixels of a group that are kept however easy they are, at least 1.
+        crops: Of a group; the last one may have fewer.
+
+    Returns:
+        The loss; a group without a label adds 0 (NaN in the official code).
+    """
+    groups = zip(torch.split(logits, crops), torch.split(label, crops), strict=True)
+    means = [_hard_mean(*group, threshold=threshold, min_kept=min_kept) for group in groups]
+    return torch.stack(means).mean()
+
+
+def _hard_mean(
+    logits: Float[Tensor, "B C H W"],
+    label: Int64[Tensor, "B H W"],
+    *,
+    threshold: float,
+    min_kept: int,
+) -> Float[Tensor, ""]:
+    valid = label != IGNORE_INDEX
+    target = label.masked_fill(~valid, 0).unsqueeze(1)
+    p = logits.detach().softmax(dim=1).gather(1, target).squeeze(1).masked_fill(~valid, 1.0)
+    smallest = p.flatten().kthvalue(min(min_kept, p.numel())).values
+    limit = smallest.clamp(min=threshold).masked_fill(valid.sum() < min_kept, torch.inf)
+    kept = valid & (p <= limit)
+    per_pixel = F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="none")
+    return (per_pixel * kept).sum() / kept.sum().clamp(min=1)
+
+
+class CrossEntropy(Section):
+    """Settings of the labeled loss: every labeled pixel counts the same (VOC and COCO)."""
+
+    name: Literal["ce"] = "ce"
+
+    def __call__(
+        self, logits: Float[Tensor, "B C H W"], label: Int64[Tensor, "B H W"]
+    ) -> Float[Tensor, ""]:
+        """Return the loss of the labeled crops."""
+        return pixel_cross_entropy(logits, label)
+
+
+class HardPixels(Section):
+    """Settings of the labeled loss: hard pixels alone count, with the values of Cityscapes."""
+
+    name: Literal["ohem"]
+    threshold: float = Field(
+        default=0.7, ge=0, le=1, description="Probability of the label up to which a pixel is hard."
+    )
+    min_kept: int = Field(
+        default=200_000, gt=0, description="Pixels of each group that count however easy they are."
+    )
+    crops: int = Field(
+        default=2, gt=0, description="Of a group that is ranked together: those of one GPU there."
+    )
+
+    def __call__(
+        self, logits: Float[Tensor, "B C H W"], label: Int64[Tensor, "B H W"]
+    ) -> Float[Tensor, ""]:
+        """Return the loss of the labeled crops."""
+        return hard_cross_entropy(
+            logits, label, threshold=self.threshold, min_kept=self.min_kept, crops=self.crops
+        )
+
+
+LabeledLoss = Annotated[CrossEntropy | HardPixels, Field(discriminator="name")]
+"""Of a method's `Settings`, as `labeled_loss: LabeledLoss = CrossEntropy()`; called on a batch."""
 
 
 def consistency_loss(

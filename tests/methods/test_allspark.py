@@ -295,6 +295,7 @@ def test_the_defaults_are_the_published_ones():
         "heads": 2,
         "attention_dropout": 0.1,
         "strong_labeled": True,
+        "labeled_loss": {"name": "ce"},
         "label_together": True,
         "teach_padding": True,
     }

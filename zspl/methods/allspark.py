@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from zspl.data.loading import MEAN, STD
 from zspl.data.strong import strong_view
-from zspl.losses import pixel_cross_entropy
+from zspl.losses import CrossEntropy, LabeledLoss, pixel_cross_entropy
 from zspl.methods import Ensemble, Facts, Method, Moment
 from zspl.methods._streams import watched
 from zspl.models import SegmentationNetwork
@@ -57,6 +57,9 @@ class Settings(Section):
     label_together: bool = Field(
         default=True,
         description="Crops of one batch are mixed while they are labeled; false: each alone.",
+    )
+    labeled_loss: LabeledLoss = Field(
+        default=CrossEntropy(), description="ce, or ohem as published for Cityscapes."
     )
     teach_padding: bool = Field(
         default=True, description="The padding of a crop is taught like any pixel."
@@ -168,7 +171,7 @@ class AllSparkMethod(Method):
         if not self._settings.teach_padding:
             label = label.masked_fill(unlabeled.padding, IGNORE_INDEX)
         losses = {
-            "labeled": pixel_cross_entropy(logits[: len(image)], labeled.label),
+            "labeled": self._settings.labeled_loss(logits[: len(image)], labeled.label),
             "unlabeled": pixel_cross_entropy(logits[len(image) :], label),
         }
         parts = {name: loss.detach() for name, loss in losses.items()}

@@ -1,6 +1,8 @@
 """Training on the labeled images alone: the lower line of every comparison."""
 
-from zspl.losses import pixel_cross_entropy
+from pydantic import Field
+
+from zspl.losses import CrossEntropy, LabeledLoss
 from zspl.methods import Method
 from zspl.models import SegmentationNetwork
 from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
@@ -10,11 +12,18 @@ NEEDS = frozenset({"labeled"})
 
 
 class Settings(Section):
-    """The supervised baseline has no settings of its own."""
+    """Settings of the method."""
+
+    labeled_loss: LabeledLoss = Field(
+        default=CrossEntropy(), description="ce, or ohem as published for Cityscapes."
+    )
 
 
 class Supervised(Method):
     """Cross-entropy on the labeled crops."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     def __call__(
         self,
@@ -25,10 +34,10 @@ class Supervised(Method):
     ) -> StepLoss:
         """Return the loss of one step."""
         model.train()
-        loss = pixel_cross_entropy(model(labeled.image), labeled.label)
+        loss = self._settings.labeled_loss(model(labeled.image), labeled.label)
         return StepLoss(total=loss, parts={"labeled": loss.detach()})
 
 
-def build(settings: Settings) -> Method:  # noqa: ARG001 - part of the plugin protocol
+def build(settings: Settings) -> Method:
     """Build the method."""
-    return Supervised()
+    return Supervised(settings)
