@@ -46,6 +46,8 @@ def settings(out, **changes):
         "scale_range": (0.8, 1.2),
         "batch_labeled": 2,
         "batch_unlabeled": 2,
+        "cutmix_partner": "same_image",
+        "views": "pillow",
         "accumulate": 1,
         "precision": "float32",
         "epochs": None,
@@ -296,7 +298,7 @@ def test_a_loss_that_is_not_finite_stops_with_one_line_and_keeps_the_checkpoint(
             loss = super().__call__(model, labeled, unlabeled, partner)
             return StepLoss(total=loss.total / (0 if len(calls) == 4 else 1))
 
-    monkeypatch.setattr(supervised, "build", lambda _: Diverging())
+    monkeypatch.setattr(supervised, "build", Diverging)
     with pytest.raises(ZsplError, match=r"the loss is inf at iteration 3 of 6") as error:
         run(world, "supervised", seed=7)
     assert "\n" not in str(error.value)
@@ -318,7 +320,7 @@ def test_a_split_id_without_an_image_is_named(world):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "magic"}, "method=magic is not in train.methods"),
+        ({"method": "magic"}, r"method=magic is not in train\.methods\. Known: allspark"),
         ({"model": "huge"}, "model=huge is not in train.models"),
         ({"split": "many"}, "split=many is not in prepare.splits"),
         ({"labels": "fake"}, "method supervised reads no labels, got labels=fake"),

@@ -26,6 +26,7 @@ from zspl.observer import Observer
 from zspl.records import ImageRecord
 from zspl.sections import build_plugin
 from zspl.settings import Settings
+from zspl.stages._cell import check_cell, facts_of
 
 CALIBRATED_HERE = (
     "{what} calibrated on the labeled images that `audit` is about; `expected` and `reliability` "
@@ -67,21 +68,15 @@ def run(  # noqa: PLR0913 - the parameters are the instance's keys on the comman
 
 
 def _run_cell(settings: Settings, observer: Observer, cell: Cell) -> Mapping[str, float]:
-    for key, name, known in (
-        ("train.methods", cell.method, settings.train.methods),
-        ("train.models", cell.model, settings.train.models),
-        ("prepare.splits", cell.split, settings.prepare.splits),
-        ("label.variants", cell.labels or "", {**settings.label.variants, "": None}),
-    ):
-        if name not in known:
-            raise SettingsError(f"evaluate: {key} has no {name!r}. {suggestion(name, known)}")
+    check_cell("evaluate", settings, cell)
     layout = Layout(settings.paths.out)
     files = _checkpoints(layout.cell(cell))
     table = ClassTable.read(layout.classes)
     split = read_split(layout.split(cell.split))
     images = read_records(layout.records)
     records = _records(images, split.val, what=f"val of {cell.split}")
-    observer.params(_cell_facts(settings, cell, images=len(split.labeled) + len(split.holdout)))
+    labeled = len(split.labeled) + len(split.holdout)
+    observer.params({**facts_of(settings, cell), "labeled_images": labeled})
 
     work = _fresh(layout.work("evaluate", *cell.path.parts))
     load = _loader(settings, cell, table)
@@ -225,23 +220,6 @@ def _records(
     records = [known[image_id] for image_id in ids]
     check_files(records, masks=True)
     return records
-
-
-def _cell_facts(
-    settings: Settings, cell: Cell, *, images: int
-) -> Mapping[str, str | int | float | bool]:
-    network = settings.train.models[cell.model]
-    return {
-        "dataset": settings.prepare.dataset.name,
-        "method": cell.method,
-        "labels": cell.labels or "none",
-        "model": cell.model,
-        "backbone": network.backbone.name,
-        "head": network.head.name,
-        "split": cell.split,
-        "seed": cell.seed,
-        "labeled_images": images,
-    }
 
 
 def _variant_facts(

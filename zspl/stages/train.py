@@ -27,6 +27,7 @@ from zspl.observer import Observer, Silent
 from zspl.records import ImageRecord, Split
 from zspl.sections import build_plugin
 from zspl.settings import Settings
+from zspl.stages._cell import check_cell, facts_of
 from zspl.training import checkpoints, inputs
 from zspl.training.rounds import STABILITY, Course, Outcome, run_rounds
 from zspl.training.selection import choose
@@ -63,7 +64,7 @@ def run(  # noqa: PLR0913 - a cell is named by all of these
         ZsplError: if the loss is not finite.
     """
     cell = Cell(method=method, labels=labels, model=model, split=split, seed=seed)
-    _check_instance(settings, cell)
+    check_cell("train", settings, cell)
     with processes.joined():
         outcome, summary = _train(settings, cell, observer)
     numbers = {key: float(v) for key, v in summary.items() if isinstance(v, int | float)}
@@ -78,7 +79,7 @@ def _train(settings: Settings, cell: Cell, observer: Observer) -> tuple[Outcome,
     processes.wait()
     course = _prepare(settings, layout, cell, folder=work)
     observer = observer if processes.is_first() else Silent()
-    observer.params(_facts(settings, cell))
+    observer.params({"stage": "train", **facts_of(settings, cell)})
     outcome = run_rounds(course, observer)
     summary = _summary(course, outcome)
     if processes.is_first():
@@ -86,28 +87,6 @@ def _train(settings: Settings, cell: Cell, observer: Observer) -> tuple[Outcome,
         observer.artifact(layout.cell(cell) / "summary.json")
     processes.wait()
     return outcome, summary
-
-
-def _check_instance(settings: Settings, cell: Cell) -> None:
-    known = (
-        ("method", cell.method, settings.train.methods, "train.methods"),
-        ("model", cell.model, settings.train.models, "train.models"),
-        ("split", cell.split, settings.prepare.splits, "prepare.splits"),
-    )
-    for what, name, among, where in known:
-        if name not in among:
-            raise SettingsError(
-                f"train: {what}={name} is not in {where}; it holds {', '.join(among)}"
-            )
-    reads_labels = "labels" in needs_of(cell.method)
-    if reads_labels != (cell.labels is not None):
-        wanted = "one of " + ", ".join(settings.label.variants) if reads_labels else "no labels"
-        raise SettingsError(f"train: method {cell.method} reads {wanted}, got labels={cell.labels}")
-    if cell.labels is not None and cell.labels not in settings.label.variants:
-        raise SettingsError(
-            f"train: labels={cell.labels} is not in label.variants; it holds "
-            f"{', '.join(settings.label.variants)}"
-        )
 
 
 def _fingerprint(settings: Settings, layout: Layout, cell: Cell) -> str:
@@ -177,20 +156,6 @@ def _workers() -> int:
     if not text.isdecimal():
         raise SettingsError(f"ZSPL_WORKERS is {text!r}, expected a number of processes such as 2")
     return int(text)
-
-
-def _facts(settings: Settings, cell: Cell) -> dict[str, str | int | float | bool]:
-    network = settings.train.models[cell.model]
-    return {
-        "stage": "train",
-        "method": cell.method,
-        "labels": cell.labels or "none",
-        "model": cell.model,
-        "backbone": network.backbone.name,
-        "head": network.head.name,
-        "split": cell.split,
-        "seed": cell.seed,
-    }
 
 
 def _summary(course: Course, outcome: Outcome) -> Summary:

@@ -49,6 +49,8 @@ def cell_settings(out, **changes):
             "scale_range": [1, 1],
             "batch_labeled": 1,
             "batch_unlabeled": 1,
+            "cutmix_partner": "same_image",
+            "views": "pillow",
             "accumulate": 1,
             "precision": "float32",
             "epochs": None,

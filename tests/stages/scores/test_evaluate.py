@@ -142,8 +142,12 @@ def test_an_instance_that_is_neither_cell_nor_variant_is_refused(prepared, make_
         SettingsError, match=r"label\.variants has no .redy.\. Did you mean .ready."
     ):
         evaluate(prepared, settings, variant="redy")
-    with pytest.raises(SettingsError, match=r"train\.models has no .big."):
+    with pytest.raises(SettingsError, match=r"evaluate: model=big is not in train\.models"):
         evaluate(prepared, settings, **(INSTANCE | {"model": "big"}))
+    with pytest.raises(SettingsError, match=r"labels=redy .* Did you mean .ready."):
+        evaluate(prepared, settings, **(INSTANCE | {"method": "enhanced", "labels": "redy"}))
+    with pytest.raises(SettingsError, match="method supervised reads no labels, got labels=ready"):
+        evaluate(prepared, settings, **INSTANCE, labels="ready")
 
 
 def annotate(layout, ids, *, value=1, confidence=1.0):
