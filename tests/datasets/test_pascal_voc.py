@@ -124,8 +124,8 @@ def test_an_id_without_image_names_list_id_and_file(source):
     with pytest.raises(DataError) as caught:
         own().split(source, source, "mine")
     message = str(caught.value)
-    assert message.startswith(f"{source / 'JPEGImages' / 'b.jpg'}: no such image")
-    assert "list mine names the id 'b'" in message
+    assert message.startswith(f"{source / 'JPEGImages'}: no image of the id 'b'")
+    assert "which the list mine names (1 of its 2 are missing)" in message
     assert "\n" not in message
 
 

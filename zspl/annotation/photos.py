@@ -8,9 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from zspl.annotation.results import STAMP
 from zspl.errors import DataError
+from zspl.io.images import SUFFIXES
 
-_SUFFIXES = "avif bmp gif jfif jpeg jpg mpo pgm png ppm tif tiff webp"
-SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 _LONGEST = 255 - len(".json")
 """Bytes of a file name without the results' suffix, on every common file system."""
 

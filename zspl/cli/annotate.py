@@ -23,6 +23,7 @@ from zspl.cli._pairs import values
 from zspl.errors import DataError, SettingsError, suggestion
 from zspl.evaluation.checkpoints import sample_ids
 from zspl.io import devices
+from zspl.io.images import SUFFIXES
 from zspl.labeling import Decision
 
 QUARANTINED = 1
@@ -75,7 +76,7 @@ def _work(arguments: argparse.Namespace) -> _Work:
     if not found.photos and not found.refused:
         ignored = f"; {_ignored(found)}" if found.ignored else ""
         raise DataError(
-            f"{images}: no image in it{ignored}; expected {', '.join(sorted(photos.SUFFIXES))}"
+            f"{images}: no image in it{ignored}; expected {', '.join(sorted(SUFFIXES))}"
         )
     with_masks = None
     if mask_folder is not None:

@@ -1,26 +1,24 @@
 """Photos, id lists and records of data sets that are read from a folder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from zspl.errors import DataError, SettingsError, suggestion
+from zspl.io.images import SUFFIXES
 from zspl.io.records import digest
 from zspl.io.splits import is_safe_id, read_ids
 from zspl.records import ImageRecord
 
-SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm"}
-    | {".tif", ".tiff", ".webp"}
-)
-"""Endings of the photos that are read."""
 
-
-def images_in(folder: Path, *, layout: str) -> dict[str, Path]:
+def images_in(
+    folder: Path, *, layout: str, suffixes: Collection[str] = SUFFIXES
+) -> dict[str, Path]:
     """Return image id -> file for the photos of one folder, sorted; deeper ones do not count.
 
     Args:
         folder: The folder.
         layout: What the data folder should hold, for the message.
+        suffixes: Endings of the photos, in lower case.
 
     Raises:
         DataError: if the folder is missing or holds no photo, or two photos have the same id.
@@ -29,7 +27,7 @@ def images_in(folder: Path, *, layout: str) -> dict[str, Path]:
         raise DataError(f"{folder}: no such folder; point paths.source at a folder with {layout}")
     images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES:
+        if path.suffix.lower() in suffixes:
             if path.stem in images:
                 raise DataError(f"{path}: {images[path.stem].name} has the same id; rename one")
             images[path.stem] = path

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from zspl.errors import DataError, SettingsError, suggestion
+from zspl.datasets._files import if_there, images_in, listed, own_list, record, without
+from zspl.errors import suggestion
 from zspl.io.classes import ILLEGAL, MASK_VALUES, ClassTable
-from zspl.io.records import digest
-from zspl.io.splits import is_safe_id, read_ids
+from zspl.io.splits import read_ids
 from zspl.observer import progress
 from zspl.records import IGNORE_INDEX, ImageRecord, Split
 from zspl.settings import Section
@@ -57,6 +57,7 @@ OFFICIAL = {
 """Names of the official lists -> files below pascal/."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+"""Endings of the photos that are read, as a data set in this layout has no others."""
 
 _LISTS = Path(__file__).parent / "pascal"
 
@@ -129,9 +130,14 @@ class PascalVoc:
             *self._ids(source, self.settings.train_list, images),
             *self._ids(source, self.settings.val_list, images),
         ]
-        root = source.resolve()
+        masks = source / "SegmentationClass"
         return [
-            _record(source, image_id, images[image_id], root=root)
+            record(
+                source,
+                image_id,
+                images[image_id],
+                label_path=if_there(masks / f"{image_id}.png"),
+            )
             for image_id in progress(dict.fromkeys(ids), what="read files", total=len(set(ids)))
         ]
 
@@ -149,71 +155,30 @@ class PascalVoc:
             name=name,
             labeled=labeled,
             holdout=(),
-            unlabeled=tuple(i for i in train if i not in set(labeled)),
+            unlabeled=without(train, labeled),
             val=self._ids(source, self.settings.val_list, images),
         )
 
     def _ids(self, source: Path, name: str, images: dict[str, Path]) -> tuple[str, ...]:
-        ids = read_ids(_list_path(source, name))
-        if self.settings.restrict_to_present:
-            return tuple(image_id for image_id in ids if image_id in images)
-        for image_id in ids:
-            if image_id not in images:
-                raise DataError(
-                    f"{source / 'JPEGImages' / image_id}.jpg: no such image, but the list "
-                    f"{name} names the id {image_id!r}; add the image, or set "
-                    "prepare.dataset.restrict_to_present: true for a part of the data set"
-                )
-        return ids
-
-
-def _list_path(source: Path, name: str) -> Path:
-    if not is_safe_id(name):
-        raise SettingsError(
-            f"prepare.dataset: {name!r} is no name of an id list; write it without folders"
+        return listed(
+            _list(source, name),
+            images,
+            name=name,
+            folder=source / "JPEGImages",
+            restrict_to_present=self.settings.restrict_to_present,
         )
+
+
+def _list(source: Path, name: str) -> tuple[str, ...]:
     if name in OFFICIAL:
-        return _LISTS / f"{OFFICIAL[name]}.txt"
-    path = source / "ImageSets" / "Segmentation" / f"{name.removesuffix('.txt')}.txt"
-    if not path.is_file():
-        raise SettingsError(
-            f"prepare.dataset: no id list {name!r}: it is not official and {path} does not exist. "
-            f"{suggestion(name, OFFICIAL)}"
-        )
-    return path
+        return read_ids(_LISTS / f"{OFFICIAL[name]}.txt")
+    return own_list(source / "ImageSets" / "Segmentation", name, known=OFFICIAL)
 
 
 def _images(source: Path) -> dict[str, Path]:
     """Return image id -> file for what lies in JPEGImages."""
-    folder = source / "JPEGImages"
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder; point paths.source at a folder with JPEGImages/ and "
-            "SegmentationClass/"
-        )
-    images: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES:
-            if path.stem in images:
-                raise DataError(f"{path}: {images[path.stem].name} has the same id; remove one")
-            images[path.stem] = path
-    return images
-
-
-def _record(source: Path, image_id: str, image_path: Path, *, root: Path) -> ImageRecord:
-    mask = source / "SegmentationClass" / f"{image_id}.png"
-    label_path = mask if mask.exists() or mask.is_symlink() else None
-    for path in (image_path, label_path):
-        if path is not None and not path.resolve().is_relative_to(root):
-            raise DataError(
-                f"{path}: is a link to {path.resolve()}, outside {source}; copy the file, or "
-                "point paths.source at the folder that holds it"
-            )
-    return ImageRecord(
-        image_id=image_id,
-        image_path=image_path,
-        label_path=label_path,
-        digest=digest(image_path, label_path),
+    return images_in(
+        source / "JPEGImages", layout="JPEGImages/ and SegmentationClass/", suffixes=SUFFIXES
     )
 
 

@@ -13,6 +13,12 @@ from zspl.io import atomic
 
 Pixels = npt.NDArray[np.uint8]
 
+SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm"}
+    | {".tif", ".tiff", ".webp"}
+)
+"""Endings of the files that are taken for photos, in lower case."""
+
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", "TGA")
 """What is decoded, whatever the name says: of the rest Pillow runs some (EPS) in other programs."""
 
