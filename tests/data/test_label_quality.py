@@ -60,7 +60,8 @@ def test_the_least_confidence_is_where_the_precision_is_reached(precision):
     wrong[0] = 0
     right[1] = 0
     right[2] = wrong[2] = 0
-    found = LabelQuality(right=right, wrong=wrong).min_confidences(precision)
+    rest = {"claims": torch.zeros(5, 6).long(), "images": torch.zeros(5).long()}
+    found = LabelQuality(right=right, wrong=wrong, **rest).min_confidences(precision)
     for c in range(5):
         expected = 2.0
         for level in range(255, -1, -1):
@@ -68,6 +69,35 @@ def test_the_least_confidence_is_where_the_precision_is_reached(precision):
             if hits + misses and hits / (hits + misses) >= precision:
                 expected = level / 255
         assert found[c].item() == pytest.approx(expected)
+
+
+def test_every_pixel_with_a_mask_is_a_claim_or_unclaimed(photos, tmp_path):
+    claims, shown = np.zeros((3, 4), np.int64), [set(), set(), set()]
+    for record in photos:
+        for truth, claim, _ in pixels([record], tmp_path / "labels"):
+            if truth != 255:
+                claims[truth, 3 if claim == 255 else claim] += 1
+                shown[truth].add(record.image_id)
+    found = measure(photos, TABLE, pseudo_labels=tmp_path / "labels")
+    assert np.array_equal(found.claims, claims)
+    assert found.images.tolist() == [len(ids) for ids in shown]
+    assert claims[:, 3].sum() > 0
+
+
+def test_the_likelihood_mixes_what_was_seen_with_one_image_of_common_belief():
+    claims = [[6, 2, 0, 2], [1, 4, 0, 5], [0, 0, 0, 0]]
+    images = [4, 1, 0]
+    rest = {"right": torch.zeros(3, 256).long(), "wrong": torch.zeros(3, 256).long()}
+    quality = LabelQuality(claims=torch.tensor(claims), images=torch.tensor(images), **rest)
+    found = quality.log_likelihood()
+    right = (6 / 10 + 4 / 10) / 2
+    for true in range(3):
+        total = sum(claims[true]) or 1
+        for claim in range(4):
+            belief = right if claim == true else (1 - right) / 3
+            expected = (images[true] * claims[true][claim] / total + belief) / (images[true] + 1)
+            assert found[claim, true].exp().item() == pytest.approx(expected)
+    assert found.exp().sum(dim=0).tolist() == pytest.approx([1, 1, 1])
 
 
 def test_a_labeled_image_without_a_pseudo_label_is_one_line(photos, tmp_path):

@@ -1,5 +1,6 @@
 """Every gate of the enhanced method against its rule written out pixel by pixel."""
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -10,6 +11,8 @@ from pydantic import ValidationError
 from zspl import models
 from zspl.data.label_quality import LabelQuality
 from zspl.methods import Facts, Moment, enhanced, paper
+from zspl.methods._gated import GatedLoss
+from zspl.methods._gates import Gates
 from zspl.methods._streams import Streams
 from zspl.records import LabeledBatch, UnlabeledBatch
 
@@ -51,20 +54,25 @@ def settings(**changes):
 
 
 def loss_of(step, asked=None, weight=1.0, **changes):
-    return enhanced.EnhancedLoss(settings(**changes), asked=asked, weight=weight)(*step)
+    return GatedLoss(Gates(settings=settings(**changes), asked=asked), weight=weight)(*step)
 
 
-def labels(batch, logits, asked=None, **changes):
-    label, zero_shot = enhanced.EnhancedLoss(settings(**changes), asked=asked).label(batch, logits)
+def labels(batch, logits, asked=None, witness=None, **changes):
+    gates = Gates(settings=settings(**changes), asked=asked, witness=witness)
+    label, zero_shot = gates.label(batch, logits)
     return label.tolist(), zero_shot.tolist()
 
 
-def written_out(batch, logits, asked=(0,) * CLASSES, k=CLASSES):
+def written_out(batch, logits, asked=(0,) * CLASSES, k=CLASSES, witness=None):
     """Apply the rule to one pixel after the other."""
     label = [[[0] * SIDE for _ in range(SIDE)] for _ in range(2)]
     taken = [[[False] * SIDE for _ in range(SIDE)] for _ in range(2)]
     for u, y, x in product(range(2), range(SIDE), range(SIDE)):
         p = logits[u, :, y, x].softmax(0).tolist()
+        if witness is not None:
+            claim = min(batch.zero_shot[u, y, x].item(), CLASSES)
+            p = [p[c] * math.exp(witness[claim][c]) for c in range(CLASSES)]
+            p = [value / sum(p) for value in p]
         z, q = batch.zero_shot[u, y, x].item(), batch.zero_shot_confidence[u, y, x].item()
         if max(p) >= 0.7:
             label[u][y][x] = p.index(max(p))
@@ -180,6 +188,48 @@ def test_the_weight_of_zero_shot_labels_goes_linearly_from_start_to_end():
     assert constant.at(Moment(iteration=3, total=4, per_epoch=1))._weight == 0.8
 
 
+def quality(**counts):
+    """Return what labeled images tell, 0 where nothing is said."""
+    zeros = {
+        "right": torch.zeros(CLASSES, 256, dtype=torch.int64),
+        "wrong": torch.zeros(CLASSES, 256, dtype=torch.int64),
+        "claims": torch.zeros(CLASSES, CLASSES + 1, dtype=torch.int64),
+        "images": torch.zeros(CLASSES, dtype=torch.int64),
+    }
+    return LabelQuality(**{**zeros, **counts})
+
+
+def test_a_witness_is_heard_by_bayes_rule(step):
+    streams, _, main, _ = step
+    draw = torch.Generator().manual_seed(2)
+    witness = torch.rand(CLASSES + 1, CLASSES, generator=draw).log()
+    ours = labels(main, streams.weak, witness=witness)
+    assert ours == written_out(main, streams.weak, witness=witness.tolist())
+    assert ours != labels(main, streams.weak)
+
+
+def test_a_witness_that_tells_no_class_from_another_changes_nothing(step):
+    streams, _, main, _ = step
+    deaf = torch.full((CLASSES + 1, CLASSES), -1.5)
+    assert labels(main, streams.weak, witness=deaf) == labels(main, streams.weak)
+
+
+def test_the_witness_is_what_the_labeled_images_tell_as_often_as_evidence_says():
+    draw = torch.Generator().manual_seed(0)
+    claims = torch.randint(0, 50, (CLASSES, CLASSES + 1), generator=draw)
+    known = quality(claims=claims, images=torch.tensor([3, 1, 2, 3]))
+    _, model = prepared(replace(FACTS, label_quality=known), evidence=2.0)
+    torch.testing.assert_close(model.witness, 2 * known.log_likelihood())
+    with pytest.raises(ValueError, match="evidence needs facts"):
+        prepared(evidence=1.0)
+
+
+def test_the_finished_network_holds_no_witness():
+    known = quality(images=torch.ones(CLASSES, dtype=torch.int64))
+    _, model = prepared(replace(FACTS, label_quality=known), evidence=1.0)
+    assert not any("witness" in key for key in model.deployed.state_dict())
+
+
 def small():
     torch.manual_seed(0)
     return models.build(
@@ -197,7 +247,7 @@ def prepared(facts=FACTS, **changes):
 def test_precision_asks_each_class_for_the_confidence_that_the_labeled_images_demand():
     right, wrong = torch.zeros(2, CLASSES, 256, dtype=torch.int64)
     right[0, 10], right[1, 200], wrong[1, 100], wrong[2, 255] = 1, 1, 5, 1
-    facts = replace(FACTS, label_quality=LabelQuality(right=right, wrong=wrong))
+    facts = replace(FACTS, label_quality=quality(right=right, wrong=wrong))
     _, model = prepared(facts, min_precision=0.9)
     expected = torch.tensor([0, 101 / 255, 2, 2])
     torch.testing.assert_close(model.asked, expected)
@@ -239,13 +289,13 @@ def test_the_teacher_predicts_both_weak_views_in_evaluation_mode(monkeypatch):
     with torch.no_grad():
         model.teacher.head.classifier.weight.neg_()
         expected = [model.teacher.eval()(batch.weak) for batch in (main, partner)]
-    seen, plain = [], enhanced.EnhancedLoss.label
+    seen, plain = [], Gates.label
 
     def watch(self, batch, logits):
         seen.append(logits)
         return plain(self, batch, logits)
 
-    monkeypatch.setattr(enhanced.EnhancedLoss, "label", watch)
+    monkeypatch.setattr(Gates, "label", watch)
     method(model, labeled, main, partner)
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
     assert not model.teacher.training
@@ -260,6 +310,7 @@ def test_confidence_is_read_only_when_a_gate_asks_for_it():
     assert asked() == asked(agreement=1, final_zero_shot_weight=0, teacher_ratio=0.5) == set()
     assert asked(min_zero_shot_confidence=0.5) == {"confidence"}
     assert asked(min_precision=0.5) == {"confidence", "label_quality"}
+    assert asked(evidence=1.0) == {"label_quality"}
 
 
 def test_a_batch_without_what_a_gate_reads_is_refused(step):

@@ -1,4 +1,5 @@
 import os
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,11 @@ import torch
 from torch import nn
 
 from zspl import models, plugins
+from zspl.data.label_quality import LabelQuality
 from zspl.methods import Facts, enhanced, needs, paper, supervised, unimatch
-from zspl.methods._streams import Streams, forward_streams
+from zspl.methods._gated import GatedLoss
+from zspl.methods._gates import Gates
+from zspl.methods._streams import Streams, StreamSettings, forward_streams, turned
 from zspl.models.network import SegmentationNetwork
 from zspl.records import LabeledBatch, UnlabeledBatch
 
@@ -76,7 +80,7 @@ def test_unimatch_equals_the_published_step(step, name, threshold):
 
 @pytest.mark.parametrize(
     "rule",
-    [paper.PaperLoss(paper.Settings()), enhanced.EnhancedLoss(enhanced.Settings())],
+    [paper.PaperLoss(paper.Settings()), GatedLoss(Gates(settings=enhanced.Settings()))],
     ids=["paper", "enhanced"],
 )
 def test_the_paper_s_rule_equals_the_published_step(step, rule):
@@ -126,6 +130,12 @@ def batches(batch=2, size=32, classes=4, seed=0):
     return LabeledBatch(image=images(), label=label), unlabeled(), unlabeled()
 
 
+def quality(classes=4):
+    levels = torch.ones(classes, 256, dtype=torch.int64)
+    claims, images = torch.eye(classes, classes + 1).long(), torch.ones(classes).long()
+    return LabelQuality(right=levels, wrong=levels, claims=claims, images=images)
+
+
 def small_model(classes=4):
     torch.manual_seed(0)
     return models.build(
@@ -135,13 +145,17 @@ def small_model(classes=4):
     )
 
 
+@pytest.mark.parametrize("pasted", ["partner", "within the batch"])
 @pytest.mark.parametrize("name", plugins.names("zspl.methods"))
-def test_every_method_gives_a_loss_that_reaches_every_parameter(name):
+def test_every_method_gives_a_loss_that_reaches_every_parameter(name, pasted):
     module = plugins.load("zspl.methods", name)
     labeled, main, partner = batches()
+    if pasted == "within the batch":
+        partner = None
     if "unlabeled" not in needs(name):
         main = partner = None
-    method, facts = module.build(module.Settings()), Facts(class_names=tuple("abcd"), crop_size=32)
+    method = module.build(module.Settings())
+    facts = Facts(class_names=tuple("abcd"), crop_size=32, label_quality=quality())
     network = method.adapt(small_model(), facts)
     model = method.prepare(network, lambda: method.adapt(small_model(), facts), facts)
     loss = method(model, labeled, main, partner)
@@ -170,7 +184,8 @@ def test_supervised_ignores_unlabeled_images():
 def test_a_semi_supervised_method_refuses_a_step_without_unlabeled_images(name):
     module = plugins.load("zspl.methods", name)
     labeled, _, _ = batches()
-    method, facts = module.build(module.Settings()), Facts(class_names=tuple("abcd"), crop_size=32)
+    method = module.build(module.Settings())
+    facts = Facts(class_names=tuple("abcd"), crop_size=32, label_quality=quality())
     model = method.prepare(small_model(), small_model, facts)
     with pytest.raises(ValueError, match="needs an unlabeled batch"):
         method(model, labeled, None, None)
@@ -203,7 +218,7 @@ class Passing(nn.Module):
 def test_streams_run_in_the_official_order_and_modes():
     labeled, main, partner = batches()
     model = SegmentationNetwork(Recorder(), Passing())
-    streams = forward_streams(model, labeled, main, partner, feature_dropout=0.5)
+    streams = forward_streams(model, labeled, main, partner, settings=StreamSettings())
     modes = [(training, grad) for training, grad, _ in model.backbone.seen]
     assert modes == [(False, False), (True, True), (True, True)]
     first, second, third = (images for _, _, images in model.backbone.seen)
@@ -215,11 +230,63 @@ def test_streams_run_in_the_official_order_and_modes():
     assert torch.equal(streams.labeled, labeled.image)
 
 
+def test_without_a_partner_cutmix_pastes_within_the_batch_and_nothing_is_predicted_for_it():
+    labeled, main, _ = batches()
+    model = SegmentationNetwork(Recorder(), Passing())
+    streams = forward_streams(model, labeled, main, None, settings=StreamSettings())
+    modes = [(training, grad) for training, grad, _ in model.backbone.seen]
+    assert modes == [(True, True), (True, True)]
+    mixed = torch.where(main.box1[:, None], main.strong1.flip(0), main.strong1)
+    assert torch.equal(model.backbone.seen[1][2][:2], mixed)
+    assert streams.partner is None
+
+
+@pytest.mark.parametrize("name", ["unimatch", "paper", "enhanced"])
+def test_pasting_within_the_batch_teaches_what_a_turned_partner_would(name):
+    labeled, main, _ = batches()
+    whole = {f.name: getattr(main, f.name) for f in fields(main)}
+    partner = replace(main, **{k: None if v is None else turned(v) for k, v in whole.items()})
+    draw = torch.Generator().manual_seed(0)
+    names = ("labeled", "weak", "feature", "strong1", "strong2")
+    logits = {n: 2 * torch.randn(2, 4, 32, 32, generator=draw) for n in names}
+    losses = {
+        "unimatch": unimatch.UniMatchLoss(0.5),
+        "paper": paper.PaperLoss(paper.Settings()),
+        "enhanced": GatedLoss(Gates(settings=enhanced.Settings())),
+    }
+    within = losses[name](Streams(**logits, partner=None), labeled, main, None)
+    beside = losses[name](Streams(**logits, partner=turned(logits["weak"])), labeled, main, partner)
+    assert torch.equal(within.total, beside.total)
+
+
+def test_lean_streams_give_the_same_logits_where_no_batch_norm_looks_across():
+    labeled, main, partner = batches()
+    draw = torch.nn.Conv2d(3, 3, 1)
+    seen = {}
+    for streams in ("published", "lean"):
+        head = Passing()
+        model = SegmentationNetwork(nn.Sequential(draw, Recorder()), head)
+        found = forward_streams(
+            model,
+            labeled,
+            main,
+            partner,
+            settings=StreamSettings(streams=streams, feature_dropout=0),
+        )
+        seen[streams] = found, sum(map(len, head.batches))
+    (published, many), (lean, fewer) = seen["published"], seen["lean"]
+    for part in ("labeled", "weak", "feature", "strong1", "strong2", "partner"):
+        assert torch.equal(getattr(published, part), getattr(lean, part))
+    assert not lean.weak.requires_grad
+    assert lean.feature.requires_grad
+    assert (many, fewer) == (14, 12)
+
+
 def test_feature_perturbation_drops_whole_channels_and_doubles_the_others():
     labeled, main, partner = batches(batch=16)
     model = SegmentationNetwork(Recorder(), Passing())
     torch.manual_seed(1)
-    streams = forward_streams(model, labeled, main, partner, feature_dropout=0.5)
+    streams = forward_streams(model, labeled, main, partner, settings=StreamSettings())
     dropped = 0
     for clean, perturbed in zip(
         main.weak.flatten(0, 1), streams.feature.flatten(0, 1), strict=True

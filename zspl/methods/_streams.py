@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,7 +18,18 @@ from zspl.records import IGNORE_INDEX, LabeledBatch, StepLoss, UnlabeledBatch
 from zspl.settings import Section
 
 
-class SmoothedSettings(Section):
+class StreamSettings(Section):
+    """Settings of every method that runs UniMatch's streams."""
+
+    feature_dropout: float = Field(default=0.5, ge=0, lt=1)
+    streams: Literal["published", "lean"] = Field(
+        default="published",
+        description="lean leaves out what the loss does not read (the decoding of perturbed "
+        "labeled features, gradients of the weak view): a fifth faster, with other batch norms.",
+    )
+
+
+class SmoothedSettings(StreamSettings):
     """Settings of the paper's rule, with its values; what it leaves open is in methods.md 2.6."""
 
     min_confidence: float = Field(
@@ -36,7 +47,6 @@ class SmoothedSettings(Section):
         description="Smoothing s spreads s/(C-1) over the other classes, or s/C over all "
         "(as PyTorch's label_smoothing does); at s = 1/C they differ by a factor (C-1)/C in s.",
     )
-    feature_dropout: float = Field(default=0.5, ge=0, lt=1)
 
     def rate(self, classes: int) -> float:
         """Return the probability that smoothing takes off the label, in [0, 1)."""
@@ -51,7 +61,8 @@ class Streams:
     """Logits of every stream of one step; `weak` and `partner` carry no gradient.
 
     `labeled` Float[B C S S]; the others Float[U C S S]: the weak view, the weak view decoded
-    from perturbed features, the two strong views after CutMix, and the partner's weak view.
+    from perturbed features, the two strong views after CutMix, and the partner's weak view, None
+    where CutMix pastes within the batch.
     """
 
     labeled: Float[Tensor, "B C S S"]
@@ -59,7 +70,7 @@ class Streams:
     feature: Float[Tensor, "U C S S"]
     strong1: Float[Tensor, "U C S S"]
     strong2: Float[Tensor, "U C S S"]
-    partner: Float[Tensor, "U C S S"]
+    partner: Float[Tensor, "U C S S"] | None
 
 
 @runtime_checkable
@@ -71,7 +82,7 @@ class StreamLoss(Protocol):
         streams: Streams,
         labeled: LabeledBatch,
         unlabeled: UnlabeledBatch,
-        partner: UnlabeledBatch,
+        partner: UnlabeledBatch | None,
     ) -> StepLoss:
         """Return the loss of one step."""
 
@@ -79,9 +90,9 @@ class StreamLoss(Protocol):
 class StreamMethod(Method):
     """A method that runs all streams and then only differs in their loss."""
 
-    def __init__(self, loss: StreamLoss, *, feature_dropout: float) -> None:
+    def __init__(self, loss: StreamLoss, settings: StreamSettings) -> None:
         self._loss = loss
-        self._feature_dropout = feature_dropout
+        self._settings = settings
 
     def __call__(
         self,
@@ -93,69 +104,81 @@ class StreamMethod(Method):
         """Return the loss of one step.
 
         Raises:
-            ValueError: if there is no unlabeled batch or no partner.
+            ValueError: if there is no unlabeled batch.
         """
-        unlabeled, partner = both_batches(unlabeled, partner)
-        streams = forward_streams(
-            model, labeled, unlabeled, partner, feature_dropout=self._feature_dropout
-        )
+        unlabeled = present(unlabeled)
+        streams = forward_streams(model, labeled, unlabeled, partner, settings=self._settings)
         loss = self._loss(streams, labeled, unlabeled, partner)
         return watched(loss, streams.weak, unlabeled)
 
 
-def both_batches(
-    unlabeled: UnlabeledBatch | None, partner: UnlabeledBatch | None
-) -> tuple[UnlabeledBatch, UnlabeledBatch]:
-    """Return an unlabeled batch and its partner.
+def present(unlabeled: UnlabeledBatch | None) -> UnlabeledBatch:
+    """Return an unlabeled batch.
 
     Raises:
-        ValueError: if one of them is None.
+        ValueError: if there is none.
     """
-    if unlabeled is None or partner is None:
-        raise ValueError("this method needs an unlabeled batch and its CutMix partner")
-    return unlabeled, partner
+    if unlabeled is None:
+        raise ValueError("this method needs an unlabeled batch")
+    return unlabeled
+
+
+def turned(maps: Shaped[Tensor, "U *rest"]) -> Shaped[Tensor, "U *rest"]:
+    """Return a batch from its last image to its first: what CutMix pastes within it (V2)."""
+    return maps.flip(0)
 
 
 def forward_streams(
     model: SegmentationNetwork,
     labeled: LabeledBatch,
     unlabeled: UnlabeledBatch,
-    partner: UnlabeledBatch,
+    partner: UnlabeledBatch | None,
     *,
-    feature_dropout: float,
+    settings: StreamSettings,
     teacher: SegmentationNetwork | None = None,
 ) -> Streams:
     """Run every stream in the official order, so that batch norm sees the official batches.
 
     The partner goes through in evaluation mode without gradient. Labeled and weak crops form
     one training batch; both are also decoded from perturbed features in the same batch. The
-    labeled half of those logits is thrown away, but its statistics enter the batch norm.
+    labeled half of those logits is thrown away, but its statistics enter the batch norm. Lean
+    streams leave that half out and decode the weak view by itself, in training mode too.
 
     Args:
         model: The network; left in training mode.
         labeled: B labeled crops.
         unlabeled: U unlabeled crops.
-        partner: The U crops that CutMix pastes from.
-        feature_dropout: Probability of dropping a channel of a feature map.
+        partner: The U crops that CutMix pastes from; None: those of the batch, turned.
+        settings: How the streams are run.
         teacher: In the model's place, predicts the weak views of both batches, in evaluation
             mode; every batch that the model itself sees in training mode stays the same.
     """
     model.eval()
     judge = model if teacher is None else teacher.eval()
     with torch.no_grad():
-        partner_logits = judge(partner.weak)
+        partner_logits = None if partner is None else judge(partner.weak)
         taught = None if teacher is None else teacher(unlabeled.weak)
     model.train()
     size = (labeled.image.shape[-2], labeled.image.shape[-1])
-    clean = model.encode(torch.cat([labeled.image, unlabeled.weak]))
-    both = [torch.cat([level, F.dropout2d(level, feature_dropout)]) for level in clean]
     counts = [len(labeled.image), len(unlabeled.weak)]
-    decoded = model.decode(both, size)
-    on_labeled, weak, _, feature = torch.split(decoded, [*counts, *counts])
-    strong1, strong2 = model(torch.cat(_mixed_strong_views(unlabeled, partner))).chunk(2)
+    clean = model.encode(torch.cat([labeled.image, unlabeled.weak]))
+    rate = settings.feature_dropout
+    if settings.streams == "lean":
+        parts = [torch.split(level, counts) for level in clean]
+        both = [torch.cat([own, F.dropout2d(other, rate)]) for own, other in parts]
+        on_labeled, feature = torch.split(model.decode(both, size), counts)
+        if taught is None:
+            with torch.no_grad():
+                taught = model.decode([other.detach() for _, other in parts], size)
+    else:
+        both = [torch.cat([level, F.dropout2d(level, rate)]) for level in clean]
+        decoded = torch.split(model.decode(both, size), counts * 2)
+        on_labeled, weak, _, feature = decoded
+        taught = weak.detach() if taught is None else taught
+    strong1, strong2 = model(torch.cat(mixed_strong_views(unlabeled, partner))).chunk(2)
     return Streams(
         labeled=on_labeled,
-        weak=weak.detach() if taught is None else taught,
+        weak=taught,
         feature=feature,
         strong1=strong1,
         strong2=strong2,
@@ -163,11 +186,15 @@ def forward_streams(
     )
 
 
-def _mixed_strong_views(unlabeled: UnlabeledBatch, partner: UnlabeledBatch) -> list[Tensor]:
-    return [
-        paste(unlabeled.strong1, partner.strong1, unlabeled.box1),
-        paste(unlabeled.strong2, partner.strong2, unlabeled.box2),
-    ]
+def mixed_strong_views(unlabeled: UnlabeledBatch, partner: UnlabeledBatch | None) -> list[Tensor]:
+    """Return both strong views after CutMix with the partner's, or within the batch."""
+    first, second = unlabeled.strong1, unlabeled.strong2
+    if partner is None:
+        sources = [turned(first), turned(second)]
+    else:
+        sources = [partner.strong1, partner.strong2]
+    boxes = (unlabeled.box1, unlabeled.box2)
+    return [paste(*views) for views in zip((first, second), sources, boxes, strict=True)]
 
 
 def lessons(
@@ -175,7 +202,7 @@ def lessons(
     unlabeled: UnlabeledBatch,
     *,
     weak: tuple[Tensor, ...],
-    source: tuple[Tensor, ...],
+    source: tuple[Tensor, ...] | None,
 ) -> Iterator[tuple[str, Float[Tensor, "U C S S"], tuple[Tensor, ...]]]:
     """Yield the name of each stream that learns without masks, its logits, and what teaches it.
 
@@ -183,8 +210,9 @@ def lessons(
         streams: Of the step.
         unlabeled: Whose boxes CutMix used.
         weak: Maps [U S S] that were found on the weak view, such as labels and confidences.
-        source: The same maps of the partner, which show inside the boxes.
+        source: The same maps of the partner, which show inside the boxes; None: of the batch.
     """
+    source = tuple(turned(maps) for maps in weak) if source is None else source
     strong = (
         ("strong1", streams.strong1, unlabeled.box1),
         ("strong2", streams.strong2, unlabeled.box2),

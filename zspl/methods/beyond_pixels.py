@@ -27,7 +27,7 @@ from zspl.data.cutmix import paste
 from zspl.errors import SettingsError
 from zspl.losses import confidence_and_label, pixel_cross_entropy
 from zspl.methods import Ensemble, Facts, Method, Moment
-from zspl.methods._streams import share, watched
+from zspl.methods._streams import mixed_strong_views, present, share, turned, watched
 from zspl.models import SegmentationNetwork
 from zspl.models.patch_classifier import (
     STRIDE,
@@ -166,10 +166,9 @@ class BeyondPixels(Method):
         """Return the loss of one step.
 
         Raises:
-            ValueError: if there is no unlabeled batch or no partner.
+            ValueError: if there is no unlabeled batch.
         """
-        if unlabeled is None or partner is None:
-            raise ValueError("this method needs an unlabeled batch and its CutMix partner")
+        unlabeled = present(unlabeled)
         if self._labeled_only:
             return self._first_step(model, labeled)
         losses, lessons, weak = _run(model, labeled, unlabeled, partner, settings=self._settings)
@@ -218,7 +217,7 @@ def _run(
     model: Patched,
     labeled: LabeledBatch,
     unlabeled: UnlabeledBatch,
-    partner: UnlabeledBatch,
+    partner: UnlabeledBatch | None,
     *,
     settings: Settings,
 ) -> tuple[dict[str, Tensor], dict[str, Lesson], Tensor]:
@@ -226,8 +225,9 @@ def _run(
     network, boxes = model.deployed, (unlabeled.box1, unlabeled.box2)
     model.eval()
     with torch.no_grad():
-        source = _taught(network(partner.weak), partner, settings)
-        mixed = [paste(unlabeled.weak, partner.weak, box) for box in boxes]
+        source = None if partner is None else _taught(network(partner.weak), partner, settings)
+        other = turned(unlabeled.weak) if partner is None else partner.weak
+        mixed = [paste(unlabeled.weak, other, box) for box in boxes]
         judged = [model.patches(network.encode(images)[0]) for images in mixed]
     model.train()
     rate, size = settings.feature_dropout, _size(labeled.image)
@@ -238,11 +238,10 @@ def _run(
     pyramid = model.classifier.pyramid(clean[0])
     found = model.classifier(torch.cat([pyramid, F.dropout2d(pyramid, rate)]))
     patches_own, patches_weak, _, patches_feature = torch.split(found, counts)
-    pairs = ((unlabeled.strong1, partner.strong1), (unlabeled.strong2, partner.strong2))
-    views = [paste(*pair, box) for pair, box in zip(pairs, boxes, strict=True)]
-    strong = network.encode(torch.cat(views))
+    strong = network.encode(torch.cat(mixed_strong_views(unlabeled, partner)))
     pixels, patches = network.decode(strong, size).chunk(2), model.patches(strong[0]).chunk(2)
     label = _taught(weak.detach(), unlabeled, settings)
+    source = turned(label) if source is None else source
     labels = [paste(label, source, box) for box in boxes]
     lessons = {
         f"strong{k + 1}": Lesson(

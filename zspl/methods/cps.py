@@ -18,6 +18,7 @@ from torch import Tensor
 from zspl.data.cutmix import paste
 from zspl.losses import count_classes, pixel_cross_entropy
 from zspl.methods import Ensemble, Facts, Method
+from zspl.methods._streams import present, turned
 from zspl.models import SegmentationNetwork
 from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
 from zspl.settings import Section
@@ -77,10 +78,9 @@ class CrossPseudoSupervision(Method):
         """Return the loss of one step.
 
         Raises:
-            ValueError: if there is no unlabeled batch or no partner.
+            ValueError: if there is no unlabeled batch.
         """
-        if unlabeled is None or partner is None:
-            raise ValueError("this method needs an unlabeled batch and its CutMix partner")
+        unlabeled = present(unlabeled)
         model.train()
         step = _cutmix_step if self._cutmix else _plain_step
         (first, second), cross, label = step(model, labeled, unlabeled, partner)
@@ -100,7 +100,7 @@ def _plain_step(
     model: Pair,
     labeled: LabeledBatch,
     unlabeled: UnlabeledBatch,
-    partner: UnlabeledBatch,  # noqa: ARG001 - as the other step
+    partner: UnlabeledBatch | None,  # noqa: ARG001 - as the other step
 ) -> Found:
     """Let both networks teach each other on labeled and unlabeled crops together."""
     images = torch.cat([labeled.image, unlabeled.weak])
@@ -111,16 +111,17 @@ def _plain_step(
 
 
 def _cutmix_step(
-    model: Pair, labeled: LabeledBatch, unlabeled: UnlabeledBatch, partner: UnlabeledBatch
+    model: Pair, labeled: LabeledBatch, unlabeled: UnlabeledBatch, partner: UnlabeledBatch | None
 ) -> Found:
     """Let both networks teach each other on joined crops, in the official order of forwards."""
-    other = partner.weak.roll(1, dims=0)
+    other = turned(unlabeled.weak) if partner is None else partner.weak.roll(1, dims=0)
     mask = _drawn_masks(len(other), other.shape[-1]).to(other.device)
+    taught = []
     with torch.no_grad():
-        taught = [
-            _label(paste(network(unlabeled.weak), network(other), mask))
-            for network in (model.deployed, model.second)
-        ]
+        for network in (model.deployed, model.second):
+            own = network(unlabeled.weak)
+            pasted = turned(own) if partner is None else network(other)
+            taught.append(_label(paste(own, pasted, mask)))
     joined = paste(unlabeled.weak, other, mask)
     cross = cross_loss(model.deployed(joined), model.second(joined), *taught)
     return (model.deployed(labeled.image), model.second(labeled.image)), cross, taught[0]

@@ -2,16 +2,18 @@
 
 UniMatch with one strong view and without feature perturbation. The pseudo label comes from the
 training-mode forward; the CutMix partner is another crop of the same image, labeled in
-evaluation mode; the unlabeled loss is divided by all pixels that are no padding.
+evaluation mode, or another image of the batch; the unlabeled loss is divided by all pixels that
+are no padding.
 """
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from zspl.data.cutmix import paste
 from zspl.losses import confidence_and_label, consistency_loss, pixel_cross_entropy
 from zspl.methods import Method
-from zspl.methods._streams import share, watched
+from zspl.methods._streams import present, share, turned, watched
 from zspl.models import SegmentationNetwork
 from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
 from zspl.settings import Section
@@ -43,19 +45,18 @@ class FixMatch(Method):
         """Return the loss of one step; labeled and weak crops form one batch, strong ones another.
 
         Raises:
-            ValueError: if there is no unlabeled batch or no partner.
+            ValueError: if there is no unlabeled batch.
         """
-        if unlabeled is None or partner is None:
-            raise ValueError("this method needs an unlabeled batch and its CutMix partner")
-        model.eval()
-        with torch.no_grad():
-            source = (*confidence_and_label(model(partner.weak)), partner.padding)
+        unlabeled = present(unlabeled)
+        source = None if partner is None else self._labeled(model, partner)
         model.train()
         both = model(torch.cat([labeled.image, unlabeled.weak]))
         on_labeled, on_weak = both.split([len(labeled.image), len(unlabeled.weak)])
         box = unlabeled.box1
-        on_strong = model(paste(unlabeled.strong1, partner.strong1, box))
+        pasted = turned(unlabeled.strong1) if partner is None else partner.strong1
+        on_strong = model(paste(unlabeled.strong1, pasted, box))
         weak = (*confidence_and_label(on_weak), unlabeled.padding)
+        source = tuple(turned(maps) for maps in weak) if source is None else source
         confidence, label, padding = (paste(a, b, box) for a, b in zip(weak, source, strict=True))
         loss = pixel_cross_entropy(on_labeled, labeled.label)
         strong = consistency_loss(
@@ -65,6 +66,13 @@ class FixMatch(Method):
         parts = {"labeled": loss.detach(), "strong": strong.detach(), "confident_share": confident}
         total = StepLoss(total=(loss + strong) / 2, parts=parts)
         return watched(total, on_weak, unlabeled)
+
+    @staticmethod
+    @torch.no_grad()
+    def _labeled(model: SegmentationNetwork, partner: UnlabeledBatch) -> tuple[Tensor, ...]:
+        """Return confidence, label and padding of the partner, in evaluation mode."""
+        model.eval()
+        return (*confidence_and_label(model(partner.weak)), partner.padding)
 
 
 def build(settings: Settings) -> Method:

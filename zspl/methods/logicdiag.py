@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from zspl.data.cutmix import paste
 from zspl.losses import count_classes, pixels
 from zspl.methods import Ensemble, Facts, Method, Moment
-from zspl.methods._streams import share
+from zspl.methods._streams import present, share, turned
 from zspl.models import SegmentationNetwork
 from zspl.models.hierarchy import (
     HierarchicalNetwork,
@@ -143,21 +143,24 @@ class LogicDiag(Method):
         """Return the loss of one step; labeled and strong crops form one training batch.
 
         Raises:
-            ValueError: if there is no unlabeled batch or no partner.
+            ValueError: if there is no unlabeled batch.
         """
-        if unlabeled is None or partner is None:
-            raise ValueError("this method needs an unlabeled batch and its CutMix partner")
+        unlabeled = present(unlabeled)
         model.train()
         teacher, paths, box = model.teacher.eval(), model.deployed.paths, unlabeled.box1
         with torch.no_grad():
             weak = teacher.nodes(unlabeled.weak)
-            found, source = (
-                diagnose(logits, paths) for logits in (weak, teacher.nodes(partner.weak))
-            )
-        label = paste(found.label, source.label, box)
-        weight = paste(found.likelihood, source.likelihood, box)
-        valid = ~paste(unlabeled.padding, partner.padding, box)
-        strong = paste(unlabeled.strong1, partner.strong1, box)
+            found = diagnose(weak, paths)
+            maps = (found.label, found.likelihood, unlabeled.padding, unlabeled.strong1)
+            if partner is None:
+                pasted = tuple(turned(values) for values in maps)
+            else:
+                source = diagnose(teacher.nodes(partner.weak), paths)
+                pasted = (source.label, source.likelihood, partner.padding, partner.strong1)
+        label, weight, padding, strong = (
+            paste(target, values, box) for target, values in zip(maps, pasted, strict=True)
+        )
+        valid = ~padding
         nodes = model.deployed.nodes(torch.cat([labeled.image, strong]))
         own, other = torch.split(nodes, [len(labeled.image), len(strong)])
         known = labeled.label != IGNORE_INDEX

@@ -46,7 +46,7 @@ class PaperLoss:
         streams: Streams,
         labeled: LabeledBatch,
         unlabeled: UnlabeledBatch,
-        partner: UnlabeledBatch,
+        partner: UnlabeledBatch | None,
     ) -> StepLoss:
         """Return the loss of one step.
 
@@ -54,7 +54,9 @@ class PaperLoss:
             ValueError: if a batch carries no zero-shot label.
         """
         weak = (self._label(unlabeled, streams.weak), ~unlabeled.padding)
-        source = (self._label(partner, streams.partner), ~partner.padding)
+        source = None
+        if partner is not None and streams.partner is not None:
+            source = (self._label(partner, streams.partner), ~partner.padding)
         smoothing = self.settings.rate(streams.weak.shape[1])
         losses = {"labeled": pixel_cross_entropy(streams.labeled, labeled.label)}
         for name, logits, maps in lessons(streams, unlabeled, weak=weak, source=source):
@@ -71,4 +73,4 @@ class PaperLoss:
 
 def build(settings: Settings) -> Method:
     """Build the method."""
-    return StreamMethod(PaperLoss(settings), feature_dropout=settings.feature_dropout)
+    return StreamMethod(PaperLoss(settings), settings)

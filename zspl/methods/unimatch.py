@@ -1,8 +1,8 @@
 """UniMatch (Yang et al. 2023), the official first version (methods.md 2.3).
 
 The pseudo label comes from the training-mode forward; the CutMix partner is another crop of
-the same image, labeled in evaluation mode; each unlabeled loss is divided by all pixels that
-are no padding.
+the same image, labeled in evaluation mode (or, by `train.cutmix_partner`, another image of the
+batch as in UniMatch V2); each unlabeled loss is divided by all pixels that are no padding.
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,23 @@ from pydantic import Field
 
 from zspl.losses import confidence_and_label, consistency_loss, pixel_cross_entropy
 from zspl.methods import Method
-from zspl.methods._streams import StreamMethod, Streams, lessons, share, step_loss
+from zspl.methods._streams import (
+    StreamMethod,
+    Streams,
+    StreamSettings,
+    lessons,
+    share,
+    step_loss,
+)
 from zspl.records import LabeledBatch, StepLoss, UnlabeledBatch
-from zspl.settings import Section
 
 NEEDS = frozenset({"labeled", "unlabeled"})
 
 
-class Settings(Section):
+class Settings(StreamSettings):
     """Settings of the method, with the published values for VOC and COCO."""
 
     min_confidence: float = Field(default=0.95, ge=0, le=1)
-    feature_dropout: float = Field(default=0.5, ge=0, lt=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +41,13 @@ class UniMatchLoss:
         streams: Streams,
         labeled: LabeledBatch,
         unlabeled: UnlabeledBatch,
-        partner: UnlabeledBatch,
+        partner: UnlabeledBatch | None,
     ) -> StepLoss:
         """Return the loss of one step."""
         weak = (*confidence_and_label(streams.weak), unlabeled.padding)
-        source = (*confidence_and_label(streams.partner), partner.padding)
+        source = None
+        if partner is not None and streams.partner is not None:
+            source = (*confidence_and_label(streams.partner), partner.padding)
         losses = {"labeled": pixel_cross_entropy(streams.labeled, labeled.label)}
         for name, logits, maps in lessons(streams, unlabeled, weak=weak, source=source):
             confidence, label, padding = maps
@@ -53,5 +60,4 @@ class UniMatchLoss:
 
 def build(settings: Settings) -> Method:
     """Build the method."""
-    loss = UniMatchLoss(settings.min_confidence)
-    return StreamMethod(loss, feature_dropout=settings.feature_dropout)
+    return StreamMethod(UniMatchLoss(settings.min_confidence), settings)
