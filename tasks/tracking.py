@@ -232,6 +232,9 @@ def _identity(stage: str, settings: Settings, instance: Mapping[str, str]) -> _I
     if stage == "train":
         recipe = settings.model_dump_json(exclude={"cells", "tabulate"})
         tags["zspl.made_under"] = hashlib.sha256(recipe.encode()).hexdigest()
+    if stage == "evaluate":
+        # MLflow changes no param of a run: this tag is of its latest scores.
+        tags["zspl.evaluate"] = settings.evaluate.model_dump_json()
     name = f"{cell.name} {cell.model} {cell.split} seed {cell.seed}"
     return _Identity(experiment=settings.benchmark, name=name, cell=cell, tags=tags)
 

@@ -1,6 +1,7 @@
 """One image through a trained network, at the image's own size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from zspl.errors import WeightsError
 from zspl.io import devices
 from zspl.models import SegmentationNetwork
 from zspl.models.pretrained import read_state
-from zspl.models.views import View
+from zspl.models.views import View, combined
 from zspl.settings import Model
 
 
@@ -96,6 +97,33 @@ def predict(model: SegmentationNetwork, image: Image.Image) -> UInt8[Tensor, "H 
         image: 8-bit RGB of any size.
     """
     return predict_logits(model, image).max(dim=0).indices.to(torch.uint8).cpu()
+
+
+def predictor(
+    model: SegmentationNetwork,
+    *,
+    window: int | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Callable[[Image.Image], UInt8[Tensor, "H W"]]:
+    """Return what predicts photos as the section `evaluate` says.
+
+    One pass over the whole photo at its own size is `predict`, which compares logits; all else
+    compares probabilities. A photo's prediction depends on no other photo.
+
+    Args:
+        model: A network in evaluation mode.
+        window: Side of the windows in pixels, at each size; None: the whole photo.
+        scales: Sizes whose probabilities are averaged, over the photo's own.
+        flip: Whether each size is also seen mirrored.
+
+    Raises:
+        ValueError: if the window or a scale is too small.
+    """
+    if window is None and tuple(scales) == (1.0,) and not flip:
+        return partial(predict, model)
+    look = combined(model, window=window, scales=scales, flip=flip)
+    return partial(most_likely, look, device=next(model.parameters()).device)
 
 
 def most_likely(look: View, image: Image.Image, *, device: torch.device) -> UInt8[Tensor, "H W"]:

@@ -104,6 +104,11 @@ class Train(Section):
         description="What CutMix pastes: another crop of the same image, as UniMatch's code does, "
         "or another image of the batch, as UniMatch V2 does; that loads and labels half as many."
     )
+    views: Literal["pillow", "tensor"] = Field(
+        description="How crops become weak and strong views. pillow: as published, bit for bit, in "
+        "the loader. tensor: the same draws to about a grey level, from bytes, beside the network; "
+        "choose it when a GPU waits for its loader. On a CPU pillow is faster."
+    )
     accumulate: int = Field(gt=0, description="Micro-batches of a step; their mean is minimised.")
     precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
         description="Of layers under autocast; auto: half precision on a GPU, float32 on a CPU."
@@ -144,6 +149,24 @@ class Train(Section):
         return self
 
 
+class Evaluate(Section):
+    """How a network looks at the photos it is scored on; methods.md 2.4 and 3.4."""
+
+    window: int | None = Field(
+        ge=2,
+        description="Side in pixels of windows that move by two thirds of it (UniMatch: 801 for "
+        "Cityscapes), or null: the whole photo at once. The selection in training takes it too.",
+    )
+    scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        min_length=1,
+        description="Sizes, over the photo's own, whose probabilities are averaged; [1.0]: its own "
+        "alone. The selection in training leaves it out: it is dear, and published code has none.",
+    )
+    flip: bool = Field(
+        description="Average with the mirror image; left out of the selection in training, too."
+    )
+
+
 class Tabulate(Section):
     """The comparison tables."""
 
@@ -169,6 +192,7 @@ class Settings(Section):
     label: Label
     cells: Cells
     train: Train
+    evaluate: Evaluate
     tabulate: Tabulate
 
     @property

@@ -120,9 +120,15 @@ def test_train_depends_on_every_setting_of_its_section():
     expected = {f"train.{name}" for name in Train.model_fields} - {"train.methods", "train.models"}
     assert set(declared) == expected | {
         "threads",
+        "evaluate.window",
         "train.methods.${item.method}",
         "train.models.${item.model}",
     }
+
+
+def test_a_cell_is_scored_anew_when_its_photos_are_looked_at_otherwise():
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert "evaluate" in pipeline["evaluate"]["params"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS[1:])

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from zspl import inference
 from zspl.data.loading import normalise
-from zspl.models.views import flipped, multi_scale, sliding_window, whole
+from zspl.models import SegmentationNetwork
+from zspl.models.views import combined, flipped, multi_scale, sliding_window, whole
 
 CLASSES = 5
 
@@ -158,3 +159,76 @@ def test_the_most_likely_classes_of_a_photo_are_those_of_predict(network):
     expected = network(normalise(photo).unsqueeze(0))[0].argmax(dim=0)
     assert label.dtype == torch.uint8
     assert torch.equal(label.long(), expected)
+
+
+def photo(height=26, width=31):
+    pixels = np.random.default_rng(1).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_all_ways_together_are_windows_then_mirror_images_then_sizes(network):
+    image = images(20, 26)
+    look = combined(network, window=10, scales=(0.5, 1.0), flip=True)
+    expected = multi_scale(flipped(sliding_window(network, window=10)), scales=(0.5, 1.0))
+    assert torch.equal(look(image), expected(image))
+    plain = combined(network, window=None, scales=(1.0,), flip=False)
+    assert torch.equal(plain(image), whole(network)(image))
+
+
+class Whole(nn.Module):
+    """A backbone of one level: the image itself."""
+
+    def forward(self, images):
+        return [images]
+
+
+class Decoder(nn.Module):
+    """A head that gives what a module makes of the only level."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, features, size):  # noqa: ARG002 - of every head
+        return self.module(features[0])
+
+
+def as_network(module):
+    return SegmentationNetwork(Whole(), Decoder(module)).eval()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"window": 9},
+        {"scales": (0.5, 1.0, 1.5)},
+        {"flip": True},
+        {"window": 9, "scales": (0.75,), "flip": True},
+    ],
+)
+def test_a_predictor_takes_the_likeliest_class_of_the_mean_probabilities(network, how):
+    deployed = as_network(network)
+    found = inference.predictor(deployed, **how)(photo())
+    every = {"window": None, "scales": (1.0,), "flip": False, **how}
+    mean = combined(network, **every)(normalise(photo()).unsqueeze(0))[0]
+    assert found.dtype == torch.uint8
+    assert torch.equal(found.long(), mean.argmax(dim=0))
+    assert not torch.equal(found, inference.predict(deployed, photo()))
+
+
+class Close(nn.Module):
+    """Logits of two classes that differ by less than their probabilities can tell."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([0.0, 1e-9]))
+
+    def forward(self, images):
+        return self.logits.view(1, 2, 1, 1).expand(len(images), 2, *images.shape[2:])
+
+
+def test_one_plain_pass_compares_logits_bit_for_bit_as_predict_does(network):
+    deployed, close = as_network(network), as_network(Close())
+    assert torch.equal(inference.predictor(deployed)(photo()), inference.predict(deployed, photo()))
+    assert (inference.predictor(close)(photo()) == 1).all()
+    assert (inference.predictor(close, flip=True)(photo()) == 0).all()

@@ -73,6 +73,20 @@ def test_a_killed_training_continues_its_run_and_evaluate_adds_to_it(settings):
     assert len(runs(settings)) == 2
 
 
+def test_scores_made_anew_in_another_way_say_so_in_their_run(settings):
+    from tasks.tracking import tracked
+
+    with tracked("evaluate", settings, TRAIN) as observer:
+        observer.params({"evaluate.flip": settings.evaluate.flip})
+    again = Settings.read(Path("params.yaml"), {"evaluate.flip": True})
+    with tracked("evaluate", again, TRAIN) as observer:
+        observer.params({"evaluate.flip": again.evaluate.flip})
+
+    (run,) = runs(settings)
+    assert run.data.params["evaluate.flip"] == "False"
+    assert run.data.tags["zspl.evaluate"] == '{"window":null,"scales":[1.0],"flip":true}'
+
+
 def test_a_tracker_that_cannot_be_reached_costs_one_line(settings, monkeypatch, capsys):
     from tasks.tracking import tracked
 

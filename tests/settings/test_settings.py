@@ -44,7 +44,7 @@ def test_a_missing_key_is_named(tmp_path):
 def test_every_missing_core_key_is_refused(tmp_path):
     values = yaml.safe_load(PARAMS.read_text())
     path = tmp_path / "params.yaml"
-    for section in ("paths", "prepare", "label", "cells", "train", "tabulate"):
+    for section in ("paths", "prepare", "label", "cells", "train", "evaluate", "tabulate"):
         for key in values[section]:
             broken = yaml.safe_load(PARAMS.read_text())
             del broken[section][key]
@@ -66,6 +66,9 @@ def test_every_missing_core_key_is_refused(tmp_path):
         ("train.epochs", 3, "set exactly one of epochs and iterations"),
         ("prepare.shards", [0, 2], r"shards must be 0, 1, \.\.\., n-1, got \[0, 2\]"),
         ("train.selection", "holdout", "prepare.holdout is 0"),
+        ("evaluate.window", 1, r"evaluate\.window: .*greater than or equal to 2, got 1"),
+        ("evaluate.scales", [], r"evaluate\.scales: .*at least 1 item"),
+        ("evaluate.scales", [1.0, 0], r"evaluate\.scales\.1: .*greater than 0, got 0"),
         (
             "train.methods.unimatch",
             {"min_confidence": 1.5},

@@ -14,9 +14,10 @@ from zspl.io.layout import Cell, Layout
 from zspl.io.records import read_records, write_records
 from zspl.io.splits import write_split
 from zspl.methods import needs, supervised
+from zspl.metrics import ConfusionMatrix
 from zspl.observer import Silent
 from zspl.records import ImageRecord, Split, StepLoss
-from zspl.settings import Settings
+from zspl.settings import Evaluate, Settings
 from zspl.stages import train
 
 METHODS = plugins.names("zspl.methods")
@@ -36,6 +37,17 @@ class KillAt(Silent):
     def metrics(self, values, *, step=None):  # noqa: ARG002 - the Observer protocol
         if step == self.iteration:
             raise KilledError
+
+
+class Counting(Silent):
+    """Remembers which iterations were trained."""
+
+    def __init__(self):
+        self.steps = []
+
+    def metrics(self, values, *, step=None):
+        if step is not None and "loss" in values:
+            self.steps.append(step)
 
 
 def settings(out, **changes):
@@ -92,6 +104,7 @@ def settings(out, **changes):
                 "seeds": [0],
             },
             "train": {**recipe, **changes},
+            "evaluate": {"window": None, "scales": [1.0], "flip": False},
             "tabulate": {"checkpoint": "best", "published": None},
         }
     )
@@ -130,10 +143,10 @@ def world(tmp_path_factory):
     return out
 
 
-def run(world, method, *, observer=None, split="few", seed=0, **changes):
+def run(world, method, *, observer=None, split="few", seed=0, seen=None, **changes):
     labels = "fake" if "labels" in needs(method) else None
     train.run(
-        settings(world, **changes),
+        settings(world, **changes).model_copy(update={"evaluate": seen} if seen else {}),
         observer or Silent(),
         method=method,
         model="tiny",
@@ -273,6 +286,46 @@ def test_loading_processes_change_no_bit(world, monkeypatch):
 def test_without_a_selection_the_last_model_is_the_best(world):
     best, last = weights(run(world, "supervised", selection="last"))
     assert best == last
+
+
+def seen(**how):
+    return Evaluate.model_validate({"window": None, "scales": (1.0,), "flip": False, **how})
+
+
+def test_the_selection_looks_through_the_windows_of_evaluate(world):
+    folder = run(world, "supervised", iterations=40, evaluate_every=40, seen=seen(window=9))
+    model = inference.load_model(
+        settings(world).train.models["tiny"], folder / "best.safetensors", num_classes=2
+    )
+    record = read_records(Layout(world).records)["b"]
+    scores = {}
+    for window in (None, 9):
+        matrix = ConfusionMatrix(2)
+        label = inference.predictor(model, window=window)(read_image(record.image_path))
+        matrix.update(label, np.array(Image.open(record.label_path)))
+        scores[window] = matrix.compute().miou
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["best_selection_miou"] == scores[9] != scores[None]
+
+
+def test_sizes_and_mirror_images_of_evaluate_take_part_in_no_training(world):
+    with pytest.raises(KilledError):
+        run(world, "supervised", observer=KillAt(5))
+    ours = seen(scales=(0.5, 1.0), flip=True)
+    counted = Counting()
+    folder = run(world, "supervised", observer=counted, seen=ours)
+    assert counted.steps == [5, 6]
+    found = weights(folder), (folder / "summary.json").read_text()
+    folder = run(world, "supervised")
+    assert found == (weights(folder), (folder / "summary.json").read_text())
+
+
+def test_a_training_that_was_selected_through_other_windows_is_not_continued(world):
+    with pytest.raises(KilledError):
+        run(world, "supervised", observer=KillAt(5))
+    counted = Counting()
+    run(world, "supervised", observer=counted, seen=seen(window=9))
+    assert counted.steps == [1, 2, 3, 4, 5, 6]
 
 
 def test_an_epoch_passes_over_the_list_that_the_method_draws_from(world):

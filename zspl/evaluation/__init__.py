@@ -9,4 +9,7 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions"
 """The folder beside it with the label maps of a few val images, for the report."""
 
+SEEN = "evaluate"
+"""The key of a cell's score file under which the section `evaluate` stands as it was."""
+
 SHOWN_IMAGES = 6

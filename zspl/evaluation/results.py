@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from zspl.errors import DataError, SettingsError, suggestion
-from zspl.evaluation import METRICS
+from zspl.evaluation import METRICS, SEEN
 from zspl.io.layout import Cell, Layout
 from zspl.io.splits import read_split
 from zspl.settings import Settings
@@ -23,6 +24,7 @@ class Results:
     `cells` has one row per training that was configured: `row` (its row in a table), `model`,
     `split`, `seed`, `best`, `last`; NaN where the training has no score. `variants` has one
     row per pseudo-label variant, `verdicts` what calibration said of those it was made for.
+    `seen` tells how the photos of cells were looked at, and of which cells: `described` -> names.
     `labeled_images` counts the labeled images of each split. `missing` names what has no score.
     """
 
@@ -31,6 +33,7 @@ class Results:
     labeled_images: dict[str, int]
     missing: tuple[str, ...]
     verdicts: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def configured_cells(settings: Settings) -> tuple[Cell, ...]:
@@ -55,10 +58,14 @@ def read_results(settings: Settings) -> Results:
     """
     layout = Layout(settings.paths.out)
     cells, missing = [], []
+    seen: dict[str, tuple[str, ...]] = {}
     for cell in configured_cells(settings):
         scores = _read(layout.cell_score(cell) / METRICS)
         if scores is None:
             missing.append(f"{cell.path}")
+        else:
+            how = described(scores.get(SEEN, {}))
+            seen[how] = (*seen.get(how, ()), f"{cell.path}")
         cells.append(_cell_row(cell, scores or {}))
     variants, verdicts = [], {}
     for name in settings.label.variants:
@@ -75,6 +82,7 @@ def read_results(settings: Settings) -> Results:
         labeled_images={n: len(s.labeled) + len(s.holdout) for n, s in splits.items()},
         missing=tuple(missing),
         verdicts=verdicts,
+        seen=seen,
     )
 
 
@@ -87,6 +95,25 @@ def _cell_row(cell: Cell, scores: dict[str, Any]) -> dict[str, Any]:
         "seed": cell.seed,
         **found,
     }
+
+
+def described(how: Mapping[str, Any]) -> str:
+    """Return how a network looked at the photos, from the section `evaluate` of a score file.
+
+    Example:
+        >>> described({"window": 801, "scales": [0.5, 1.0], "flip": True})
+        'windows of 801 pixels, sizes 0.5 and 1, mirror images'
+        >>> described({"window": None, "scales": [1.0], "flip": False})
+        'whole photos'
+    """
+    window, scales = how.get("window"), how.get("scales", [1.0])
+    parts = ["whole photos" if window is None else f"windows of {window} pixels"]
+    if list(scales) != [1.0]:
+        *others, last = (f"{scale:g}" for scale in scales)
+        parts.append(f"sizes {', '.join(others)} and {last}" if others else f"size {last}")
+    if how.get("flip"):
+        parts.append("mirror images")
+    return ", ".join(parts)
 
 
 def variant_row(scores: dict[str, Any]) -> dict[str, float]:

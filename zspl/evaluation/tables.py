@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from zspl.evaluation.results import Results
+from zspl.evaluation.results import Results, described
 from zspl.io import atomic
 
 ABSENT = "—"
@@ -48,6 +48,10 @@ class Spread:
         count = f"{self.n}" if self.n == self.wanted else f"{self.n} of {self.wanted}"
         return f"{self.mean:.2f}{spread} (n={count})"
 
+    def columns(self, name: str) -> dict[str, str | float]:
+        """Return the numbers as columns whose headings begin with `name`."""
+        return {f"{name} mean": self.mean, f"{name} std": self.std, f"{name} n": self.n}
+
 
 def over_seeds(values: Iterable[float]) -> Spread:
     """Summarise the seeds of one table cell; NaN is a seed without a score.
@@ -85,11 +89,7 @@ def methods_table(
         for split, runs in group.groupby("split", sort=False):
             spread = over_seeds(runs[checkpoint])
             shown[_heading(split, results)] = str(spread)
-            raw |= {
-                f"{split} mean": spread.mean,
-                f"{split} std": spread.std,
-                f"{split} n": spread.n,
-            }
+            raw |= spread.columns(str(split))
         display.append(shown)
         numbers.append(raw)
     for entry in _published_rows(published, results.labeled_images):
@@ -107,7 +107,7 @@ def methods_table(
         title="Methods x splits, mIoU %",
         display=_published_last(pd.DataFrame(display)).fillna(ABSENT),
         numbers=_published_last(pd.DataFrame(numbers)),
-        notes=tuple(notes),
+        notes=(*notes, *seen_notes(results)),
     )
 
 
@@ -151,11 +151,7 @@ def backbones_table(results: Results, *, checkpoint: str, selection: str) -> Tab
         for row, runs in group.groupby("row", sort=False):
             spread = over_seeds(runs[checkpoint])
             shown[str(row)] = str(spread)
-            raw |= {
-                f"{row} mean": spread.mean,
-                f"{row} std": spread.std,
-                f"{row} n": spread.n,
-            }
+            raw |= spread.columns(str(row))
         display.append(shown)
         numbers.append(raw)
     return Table(
@@ -163,8 +159,41 @@ def backbones_table(results: Results, *, checkpoint: str, selection: str) -> Tab
         title="Backbones x methods, mIoU %",
         display=pd.DataFrame(display),
         numbers=pd.DataFrame(numbers),
-        notes=(f"mIoU % on val, {_chosen(checkpoint, selection)}, mean ± std (seeds).",),
+        notes=(
+            f"mIoU % on val, {_chosen(checkpoint, selection)}, mean ± std (seeds).",
+            *seen_notes(results),
+        ),
     )
+
+
+def checkpoints_table(results: Results, *, selection: str) -> Table:
+    """The best and the last checkpoint of each method, model and split, over its seeds."""
+    display: list[dict[str, str]] = []
+    numbers: list[dict[str, str | float]] = []
+    for names, runs in results.cells.groupby(["row", "model", "split"], sort=False):
+        shown = dict(zip(("method", "model", "split"), map(str, names), strict=True))
+        spreads = {name: over_seeds(runs[name]) for name in ("best", "last")}
+        display.append(shown | {name: str(spread) for name, spread in spreads.items()})
+        numbers.append(
+            {**shown, **spreads["best"].columns("best")} | spreads["last"].columns("last")
+        )
+    return Table(
+        name="checkpoints",
+        title="Best and last checkpoint, mIoU %",
+        display=pd.DataFrame(display),
+        numbers=pd.DataFrame(numbers),
+        notes=(f"best: {_CHOSEN[selection]}. Mean ± std (seeds).", *seen_notes(results)),
+    )
+
+
+def seen_notes(results: Results) -> tuple[str, ...]:
+    """Return how photos were looked at, nothing where it was one pass over each whole photo."""
+    if set(results.seen) <= {described({})}:
+        return ()
+    if len(results.seen) == 1:
+        return (f"Evaluated on {next(iter(results.seen))}; probabilities are averaged.",)
+    apart = (f"on {how}: {', '.join(cells)}" for how, cells in results.seen.items())
+    return (f"Not all were evaluated alike, so do not compare them: {'; '.join(apart)}.",)
 
 
 def zero_shot_table(results: Results, *, calibration_split: str) -> Table:
@@ -210,7 +239,7 @@ def cells_table(results: Results, *, selection: str) -> Table:
         title="Every training, best and last checkpoint, mIoU %",
         display=display,
         numbers=results.cells.rename(columns={"row": "method"}),
-        notes=(f"best: {_CHOSEN[selection]}.",),
+        notes=(f"best: {_CHOSEN[selection]}.", *seen_notes(results)),
     )
 
 

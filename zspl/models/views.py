@@ -4,6 +4,8 @@ A view gives class probabilities, so views are made from each other, the inner o
 
     look = multi_scale(flipped(sliding_window(model, window=801)), scales=(0.75, 1.0, 1.25))
 
+`combined` does so from settings.
+
 B images, C classes, H W pixels. Networks are expected in evaluation mode.
 """
 
@@ -72,6 +74,22 @@ def _steps(size: int, window: int, stride: int) -> Iterator[slice]:
     """Yield the parts of 0, ..., size - 1 that the windows see."""
     for start in range(0, size, stride):
         yield slice(start, min(size, start + window))
+
+
+def combined(model: Network, *, window: int | None, scales: Sequence[float], flip: bool) -> View:
+    """Look at an image in all of these ways and average the probabilities.
+
+    Args:
+        model: The network.
+        window: As `sliding_window` takes it, at each size; None: the whole image.
+        scales: As `multi_scale` takes them.
+        flip: Whether each size is also seen mirrored.
+
+    Raises:
+        ValueError: if the window or a scale is too small.
+    """
+    look = whole(model) if window is None else sliding_window(model, window=window)
+    return multi_scale(flipped(look) if flip else look, scales=scales)
 
 
 def flipped(look: View) -> View:

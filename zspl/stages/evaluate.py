@@ -9,9 +9,9 @@ from typing import Any
 
 from zspl import inference
 from zspl.errors import DataError, SettingsError, suggestion
-from zspl.evaluation import METRICS, PREDICTIONS, SHOWN_IMAGES
+from zspl.evaluation import METRICS, PREDICTIONS, SEEN, SHOWN_IMAGES
 from zspl.evaluation.audit import audit, audit_json, check_complete, label_file, read_threshold
-from zspl.evaluation.checkpoints import sample_ids, score_images
+from zspl.evaluation.checkpoints import Predictor, sample_ids, score_images
 from zspl.evaluation.report import metrics_json, write_per_class
 from zspl.io import atomic
 from zspl.io.classes import ClassTable
@@ -21,11 +21,10 @@ from zspl.io.records import check_files, read_records
 from zspl.io.splits import read_split
 from zspl.io.weights import file_sha256
 from zspl.methods import Facts, Method
-from zspl.models import SegmentationNetwork
 from zspl.observer import Observer
 from zspl.records import ImageRecord
 from zspl.sections import build_plugin
-from zspl.settings import Settings
+from zspl.settings import Evaluate, Settings
 from zspl.stages._cell import check_cell, facts_of
 
 CALIBRATED_HERE = (
@@ -76,7 +75,9 @@ def _run_cell(settings: Settings, observer: Observer, cell: Cell) -> Mapping[str
     images = read_records(layout.records)
     records = _records(images, split.val, what=f"val of {cell.split}")
     labeled = len(split.labeled) + len(split.holdout)
-    observer.params({**facts_of(settings, cell), "labeled_images": labeled})
+    observer.params(
+        {**facts_of(settings, cell), "labeled_images": labeled, **_seen_facts(settings.evaluate)}
+    )
 
     work = _fresh(layout.work("evaluate", *cell.path.parts))
     load = _loader(settings, cell, table)
@@ -90,7 +91,8 @@ def _run_cell(settings: Settings, observer: Observer, cell: Cell) -> Mapping[str
             scores[name] = scores[same]
             shutil.copytree(work / PREDICTIONS / same, work / PREDICTIONS / name)
     write_per_class(work / "per_class.csv", scores, group="checkpoint")
-    atomic.write_json(work / METRICS, {**scores, "cell": asdict(cell)})
+    how = settings.evaluate.model_dump(mode="json")
+    atomic.write_json(work / METRICS, {**scores, "cell": asdict(cell), SEEN: how})
     return _finish(work, layout.cell_score(cell), observer, scores=scores)
 
 
@@ -103,32 +105,33 @@ def _checkpoints(folder: Path) -> dict[str, Path]:
     return {"best": best if best.is_file() else last, "last": last}
 
 
-def _loader(
-    settings: Settings, cell: Cell, table: ClassTable
-) -> Callable[[Path], SegmentationNetwork]:
+def _loader(settings: Settings, cell: Cell, table: ClassTable) -> Callable[[Path], Predictor]:
     """Return what loads a checkpoint into the network that the cell's method evaluates."""
-    recipe = settings.train
+    recipe, how = settings.train, settings.evaluate
     method: Method = build_plugin("zspl.methods", cell.method, recipe.methods[cell.method])
-    return partial(
-        inference.load_model,
-        recipe.models[cell.model],
-        num_classes=table.num_classes,
-        adapt=partial(
-            method.adapt, facts=Facts(class_names=table.names, crop_size=recipe.crop_size)
-        ),
-    )
+    facts = Facts(class_names=table.names, crop_size=recipe.crop_size)
+
+    def load(path: Path) -> Predictor:
+        model = inference.load_model(
+            recipe.models[cell.model],
+            path,
+            num_classes=table.num_classes,
+            adapt=partial(method.adapt, facts=facts),
+        )
+        return inference.predictor(model, window=how.window, scales=how.scales, flip=how.flip)
+
+    return load
 
 
 def _score(
-    load: Callable[[Path], SegmentationNetwork],
+    load: Callable[[Path], Predictor],
     path: Path,
     *,
     records: Sequence[ImageRecord],
     table: ClassTable,
 ) -> tuple[dict[str, Any], Mapping[str, Pixels]]:
-    model = load(path)
     metrics, kept = score_images(
-        partial(inference.predict, model),
+        load(path),
         records,
         table=table,
         keep=frozenset(sample_ids([r.image_id for r in records], SHOWN_IMAGES)),
@@ -220,6 +223,14 @@ def _records(
     records = [known[image_id] for image_id in ids]
     check_files(records, masks=True)
     return records
+
+
+def _seen_facts(how: Evaluate) -> Mapping[str, str | int | float | bool]:
+    return {
+        "evaluate.window": "none" if how.window is None else how.window,
+        "evaluate.scales": ", ".join(map(str, how.scales)),
+        "evaluate.flip": how.flip,
+    }
 
 
 def _variant_facts(

@@ -13,6 +13,7 @@ from zspl.evaluation.tables import (
     Table,
     backbones_table,
     cells_table,
+    checkpoints_table,
     methods_table,
     over_seeds,
     terminal,
@@ -51,6 +52,7 @@ def run(settings: Settings, observer: Observer) -> Mapping[str, float]:
     if settings.label.variants:
         split = settings.label.calibration_split
         tables.append(zero_shot_table(results, calibration_split=split))
+    tables.append(checkpoints_table(results, selection=selection))
     tables.append(cells_table(results, selection=selection))
     for table in tables:
         write_table(table, work)

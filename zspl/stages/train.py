@@ -95,6 +95,7 @@ def _fingerprint(settings: Settings, layout: Layout, cell: Cell) -> str:
     recipe["method"] = settings.train.methods[cell.method]
     recipe["model"] = settings.train.models[cell.model].model_dump()
     recipe["cell"] = str(cell.path)
+    recipe["window"] = settings.evaluate.window
     inputs = [layout.records, layout.classes, *sorted(layout.split(cell.split).glob("*.txt"))]
     if cell.labels is not None:
         inputs += [p for p in sorted(layout.labels(cell.labels).rglob("*")) if p.is_file()]
@@ -128,7 +129,13 @@ def _prepare(settings: Settings, layout: Layout, cell: Cell, *, folder: Path) ->
         table=table,
         pseudo_labels=labels,
         label_quality=quality,
-        selection=choose(recipe.selection, split, records=records, table=table),
+        selection=choose(
+            recipe.selection,
+            split,
+            records=records,
+            table=table,
+            window=settings.evaluate.window,
+        ),
         folder=folder,
         workers=_workers(),
         build=partial(build_model, recipe.models[cell.model], num_classes=table.num_classes),

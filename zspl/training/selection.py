@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zspl.errors import DataError
-from zspl.inference import predict
+from zspl.inference import predictor
 from zspl.io import processes
 from zspl.io.classes import ClassTable, load_label
 from zspl.io.images import read_image
@@ -16,11 +16,15 @@ from zspl.records import ImageRecord, Split
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """The images that choose the best model; none with `selection: last`."""
+    """The images that choose the best model; none with `selection: last`.
+
+    `window` is that of the section `evaluate`; its sizes and mirror images take part in no choice.
+    """
 
     name: str
     records: Sequence[ImageRecord]
     table: ClassTable
+    window: int | None = None
 
     def score(self, model: SegmentationNetwork) -> float:
         """Return the mIoU in [0, 1] at original image size; the model ends in training mode.
@@ -32,9 +36,10 @@ class Selection:
         """
         matrix, pooled = (ConfusionMatrix(self.table.num_classes) for _ in range(2))
         model.eval()
+        predict = predictor(model, window=self.window)
         for record in processes.share(self.records):
             image = read_image(record.image_path)
-            matrix.update(predict(model, image), load_label(record, self.table, image.size))
+            matrix.update(predict(image), load_label(record, self.table, image.size))
         model.train()
         device = next(model.parameters()).device
         pooled.add(processes.total(matrix.counts.to(device)))
@@ -42,9 +47,14 @@ class Selection:
 
 
 def choose(
-    name: str, split: Split, *, records: dict[str, ImageRecord], table: ClassTable
+    name: str,
+    split: Split,
+    *,
+    records: dict[str, ImageRecord],
+    table: ClassTable,
+    window: int | None = None,
 ) -> Selection:
-    """Return the selection that `train.selection` names.
+    """Return the selection that `train.selection` names, which looks through `evaluate.window`.
 
     Raises:
         DataError: if its list is empty, or an image or mask of it is missing.
@@ -57,4 +67,4 @@ def choose(
         )
     chosen = [records[image_id] for image_id in ids]
     check_files(chosen, masks=True)
-    return Selection(name=name, records=chosen, table=table)
+    return Selection(name=name, records=chosen, table=table, window=window)

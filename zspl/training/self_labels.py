@@ -13,7 +13,7 @@ from zspl.io.images import read_image, write_label
 from zspl.methods import SelfLabels
 from zspl.metrics import ConfusionMatrix
 from zspl.models import SegmentationNetwork
-from zspl.models.views import flipped, multi_scale, whole
+from zspl.models.views import combined
 from zspl.observer import progress
 from zspl.records import ImageRecord
 
@@ -104,7 +104,7 @@ def write_labels(
         DataError: if an image is missing or unreadable.
         DiskError: if a label map cannot be written.
     """
-    look = multi_scale(flipped(whole(model)) if how.flip else whole(model), scales=how.scales)
+    look = combined(model, window=None, scales=how.scales, flip=how.flip)
     device = next(model.parameters()).device
     mine = processes.share(records)
     missing = [r for r in mine if not (folder / f"{r.image_id}.png").exists()]

@@ -67,6 +67,7 @@ def cell_settings(out, **changes):
             "methods": {"supervised": {}, "enhanced": {}},
             "models": {"small": {"backbone": {"name": "small"}, "head": {"name": "small"}}},
         },
+        "evaluate": {"window": None, "scales": [1.0], "flip": False},
         "tabulate": {"checkpoint": "best", "published": None},
     }
     for key, value in changes.items():

@@ -16,21 +16,30 @@ CELL = Cell(method="supervised", labels=None, model="small", split="few", seed=1
 INSTANCE = {"method": "supervised", "model": "small", "split": "few", "seed": "1"}
 
 
+class Loads(list):
+    """Names of the checkpoints that were loaded; `asked` tells how each was to predict."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+
 @pytest.fixture
 def loads(monkeypatch):
     """Replace the network: bytes b"cat" predict class 1 everywhere, others class 2."""
-    loaded = []
+    loaded = Loads()
 
     def load_model(settings, path, *, num_classes, adapt=None):
         loaded.append(path.name)
         return path.read_bytes()
 
-    def predict(model, image):
+    def predictor(model, **how):
+        loaded.asked.append(how)
         value = 1 if model == b"cat" else 2
-        return torch.full((image.height, image.width), value, dtype=torch.uint8)
+        return lambda image: torch.full((image.height, image.width), value, dtype=torch.uint8)
 
     monkeypatch.setattr(inference, "load_model", load_model)
-    monkeypatch.setattr(inference, "predict", predict)
+    monkeypatch.setattr(inference, "predictor", predictor)
     return loaded
 
 
@@ -120,10 +129,30 @@ def test_the_observer_learns_what_identifies_the_cell(prepared, make_settings, l
         "split": "few",
         "seed": 1,
         "labeled_images": 2,
+        "evaluate.window": "none",
+        "evaluate.scales": "1.0",
+        "evaluate.flip": False,
     }
     assert recorder.numbers["iou_best/cat"] == pytest.approx(20 / 47)
     assert [p.name for p in recorder.files] == ["metrics.json", "per_class.csv"]
     assert all(p.is_file() for p in recorder.files)
+
+
+def test_how_photos_were_looked_at_stands_in_the_scores_and_reaches_the_predictor(
+    prepared, make_settings, loads, recorder
+):
+    train(prepared)
+    settings = make_settings(
+        prepared.out, evaluate__window=5, evaluate__scales=[0.5, 1], evaluate__flip=True
+    )
+    evaluate(prepared, settings, recorder, **INSTANCE)
+    assert loads.asked == [{"window": 5, "scales": (0.5, 1.0), "flip": True}] * 2
+    found = scores(prepared.cell_score(CELL))
+    assert found["evaluate"] == {"window": 5, "scales": [0.5, 1.0], "flip": True}
+    told = {key: value for key, value in recorder.facts.items() if key.startswith("evaluate.")}
+    assert told == {
+        "evaluate.window": 5, "evaluate.scales": "0.5, 1.0", "evaluate.flip": True,
+    }  # fmt: skip
 
 
 def test_a_missing_checkpoint_is_named_before_a_model_is_loaded(prepared, make_settings, loads):

@@ -1,3 +1,4 @@
+import csv
 import json
 
 import numpy as np
@@ -51,6 +52,9 @@ def test_tables_figures_and_the_page_appear_together(prepared, make_settings, re
         "cells.csv",
         "cells.html",
         "cells.md",
+        "checkpoints.csv",
+        "checkpoints.html",
+        "checkpoints.md",
         "index.html",
         "methods.csv",
         "methods.html",
@@ -93,6 +97,59 @@ def test_the_verdict_and_the_expected_miou_stand_in_the_report(prepared, make_se
         text = (prepared.tables / name).read_text()
         assert "ready: Go: expected mIoU 66 %." in text
         assert "66.0 (61.0-70.0)" in text
+
+
+def test_best_and_last_are_both_reported_with_mean_and_deviation(prepared, make_settings):
+    settings = make_settings(prepared.out)
+    write_scores(prepared, settings)
+    tabulate(settings)
+    line = "| enhanced-ready | small   | few     | 71.00 ± 1.41 (n=2) | 61.00 ± 1.41 (n=2) |"
+    assert line in (prepared.tables / "checkpoints.md").read_text()
+    assert line.replace("|", " ").split() in [
+        row.split() for row in (prepared.tables / "table.txt").read_text().splitlines()
+    ]
+    with (prepared.tables / "checkpoints.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["method"], r["split"]) for r in rows] == [
+        (m, s) for m in ("supervised", "enhanced-ready") for s in ("few", "many")
+    ]
+    assert (rows[2]["last mean"], rows[2]["last std"], rows[2]["last n"]) == (
+        "61.0000", "1.4142", "2",
+    )  # fmt: skip
+
+
+def seen(layout, settings, how, *, seeds=(0, 1)):
+    """Write into scores how photos were looked at."""
+    for cell in configured_cells(settings):
+        path = layout.cell_score(cell) / "metrics.json"
+        if cell.seed in seeds:
+            path.write_text(json.dumps({**json.loads(path.read_text()), "evaluate": how}))
+
+
+PLAIN = {"window": None, "scales": [1.0], "flip": False}
+
+
+def test_tables_say_how_photos_were_looked_at_unless_it_was_plainly(prepared, make_settings):
+    settings = make_settings(prepared.out)
+    write_scores(prepared, settings)
+    seen(prepared, settings, PLAIN, seeds=(0,))
+    tabulate(settings)
+    assert "valuated" not in (prepared.tables / "table.txt").read_text()
+    seen(prepared, settings, {"window": 801, "scales": [0.5, 1.0], "flip": True})
+    tabulate(settings)
+    note = "Evaluated on windows of 801 pixels, sizes 0.5 and 1, mirror images; prob"
+    for name in ("methods.md", "checkpoints.md", "cells.md", "index.html", "table.txt"):
+        assert note in (prepared.tables / name).read_text(), name
+
+
+def test_scores_that_were_not_made_alike_are_named(prepared, make_settings):
+    settings = make_settings(prepared.out)
+    write_scores(prepared, settings)
+    seen(prepared, settings, {**PLAIN, "flip": True}, seeds=(1,))
+    tabulate(settings)
+    text = (prepared.tables / "methods.md").read_text()
+    assert "do not compare them: on whole photos: supervised/small/few/seed-0, superv" in text
+    assert "; on whole photos, mirror images: supervised/small/few/seed-1, superv" in text
 
 
 def test_a_missing_cell_is_a_smaller_n_or_a_dash_and_is_named(prepared, make_settings):
