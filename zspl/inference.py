@@ -14,7 +14,7 @@ from zspl.data.loading import normalise
 from zspl.errors import WeightsError
 from zspl.io import devices
 from zspl.models import SegmentationNetwork
-from zspl.models.pretrained import read_state
+from zspl.models.pretrained import misfit, read_state
 from zspl.models.views import View, combined
 from zspl.settings import Model
 
@@ -65,14 +65,14 @@ def load_model(
     model = build_model(settings, num_classes=num_classes, pretrained=False)
     if adapt is not None:
         model = adapt(model)
-    try:
-        model.load_state_dict(read_state(path))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+    state = read_state(path)
+    problem = misfit(state, model.state_dict())
+    if problem is not None:
         raise WeightsError(
             f"{path}: does not fit {settings.backbone.name} + {settings.head.name} with "
-            f"{num_classes} classes ({reason}); train the cell again"
-        ) from error
+            f"{num_classes} classes ({problem}); train the cell again, or name the model it is of"
+        )
+    model.load_state_dict(state)
     return model.to(devices.chosen()).eval()
 
 

@@ -111,6 +111,12 @@ def _load(module: nn.Module, imported: Imported, *, part: str, path: Path) -> No
             f"{path}: {problem}; it is a checkpoint of another network ({imported.what}), choose "
             f"the {part} and the settings that fit"
         )
+    strange = next((key for key, tensor in state.items() if not tensor.isfinite().all()), None)
+    if strange is not None:
+        raise WeightsError(
+            f"{path}: {strange} of the {part} holds values that are not finite; fetch or make it "
+            "again"
+        )
     module.load_state_dict({key: state.get(key, tensor) for key, tensor in wanted.items()})
     if imported.restriction is not None:
         notify(f"{path.name}: {imported.restriction}")
@@ -128,10 +134,32 @@ def _problem(
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         return f"holds {foreign[0]}{more}, for which this {part} has no place"
+    return _misshapen(state, wanted, of=f" of the {part}")
+
+
+def misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """Return how the tensors of a checkpoint differ from those of a module, or None.
+
+    Args:
+        state: By name, of the checkpoint.
+        wanted: By name, of the module: the same names with the same shapes.
+    """
+    lacking = [key for key in wanted if key not in state]
+    if lacking:
+        return f"lacks {len(lacking)} of {len(wanted)} tensors (first: {lacking[0]})"
+    foreign = [key for key in state if key not in wanted]
+    if foreign:
+        return f"holds {len(foreign)} tensors too many (first: {foreign[0]})"
+    return _misshapen(state, wanted)
+
+
+def _misshapen(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, of: str = ""
+) -> str | None:
     for key, tensor in wanted.items():
         if key in state and state[key].shape != tensor.shape:
             found, expected = tuple(state[key].shape), tuple(tensor.shape)
-            return f"{key} of the {part} has shape {found}, expected {expected}"
+            return f"{key}{of} has shape {found}, expected {expected}"
     return None
 
 
@@ -176,7 +204,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"{path}: not a readable checkpoint ({reason}); fetch it again"
+            f"{path}: not a readable checkpoint ({reason}); fetch or make it again"
         ) from error
     if not isinstance(state, Mapping):
         raise WeightsError(

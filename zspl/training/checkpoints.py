@@ -13,9 +13,12 @@ from torch import Tensor, nn, optim
 
 from zspl.errors import DataError, WeightsError
 from zspl.io import atomic
-from zspl.models.pretrained import UNREADABLE
+from zspl.models.pretrained import UNREADABLE, misfit
 
 CHECKPOINT = "checkpoint.pt"
+PARTS = ("iteration", "seconds", "model", "optimiser", "others", "best")
+"""What a checkpoint holds."""
+
 State = dict[str, Tensor]
 
 
@@ -26,6 +29,13 @@ class Best:
     iteration: int
     score: float | None
     model: State
+
+
+def what_stays(folder: Path) -> str:
+    """Return what a training that stops here leaves behind, for the line that says why."""
+    if (folder / CHECKPOINT).exists():
+        return f"the last good checkpoint stays in {folder}"
+    return "there was no checkpoint yet"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,22 +124,30 @@ def resume(
     if not path.exists():
         return Progress()
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise DataError(
             f"{path}: not a readable checkpoint; delete the file to train from the start"
         ) from error
+    if not isinstance(content, Mapping) or any(part not in content for part in PARTS):
+        raise DataError(
+            f"{path}: holds no state of a training, expected {', '.join(PARTS)}; delete the file "
+            "to train from the start"
+        )
     try:
-        model.load_state_dict(content["model"])
-        optimiser.load_state_dict(content["optimiser"])
-        for name, other in others.items():
-            other.load_state_dict(content["others"][name])
+        reason = misfit(content["model"], model.state_dict())
+        if reason is None:
+            model.load_state_dict(content["model"])
+            optimiser.load_state_dict(content["optimiser"])
+            for name, other in others.items():
+                other.load_state_dict(content["others"][name])
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
+    if reason is not None:
         raise WeightsError(
             f"{path}: is of another model or version ({reason}); delete the file to train from "
             "the start"
-        ) from error
+        )
     best = content["best"]
     return Progress(
         iteration=content["iteration"], seconds=content["seconds"], best=best and Best(**best)

@@ -90,8 +90,13 @@ class Drift:
             )
 
 
-def check_weights(model: nn.Module, *, where: str) -> None:
+def check_weights(model: nn.Module, *, where: str, stays: str) -> None:
     """Refuse weights that are not finite before they replace a good checkpoint.
+
+    Args:
+        model: What is trained.
+        where: Which training, and when.
+        stays: What it leaves behind.
 
     Raises:
         ZsplError: if a parameter or buffer holds a value that is not finite.
@@ -102,7 +107,7 @@ def check_weights(model: nn.Module, *, where: str) -> None:
         key = next(key for key, good in zip(tensors, finite.tolist(), strict=True) if not good)
         raise ZsplError(
             f"{where}: the weights {key} are not finite; lower train.learning_rate or "
-            "train.head_multiplier (the last good checkpoint stays)"
+            f"train.head_multiplier ({stays})"
         )
 
 

@@ -121,7 +121,11 @@ def train(training: Training, model: nn.Module, observer: Observer) -> Progress:
                 report.add(values, iteration=progress.iteration)
             saves = _due(progress.iteration, every=training.recipe.checkpoint_every, total=total)
             if saves:
-                check_weights(model, where=f"train {training.name}: iteration {progress.iteration}")
+                check_weights(
+                    model,
+                    where=f"train {training.name}: iteration {progress.iteration}",
+                    stays=checkpoints.what_stays(training.folder),
+                )
             progress = _select(training, model, progress, report)
             if progress.iteration in training.kept and processes.is_first():
                 kept = training.kept_path(progress.iteration)
