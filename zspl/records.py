@@ -4,9 +4,10 @@ B images, C classes, K prompts, D feature channels, H W pixels, h w feature cell
 N proposals, S the side of a training crop.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
@@ -132,6 +133,59 @@ class UnlabeledBatch:
     box2: Bool[Tensor, "B S S"]
     zero_shot: Int64[Tensor, "B S S"] | None
     zero_shot_confidence: Float[Tensor, "B S S"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabeledCrops:
+    """A labeled batch in the bytes that leave the loader under `train.views: tensor`."""
+
+    image: UInt8[Tensor, "B S S 3"]
+    label: UInt8[Tensor, "B S S"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnlabeledCrops:
+    """An unlabeled batch in the bytes that leave the loader under `train.views: tensor`.
+
+    The bits of `marks` are, from the lowest, the padding and the CutMix boxes of the two strong
+    views; `colours` holds one row of zspl/data/views.py per crop and strong view. `zero_shot` is
+    255 and `zero_shot_confidence`, in 1/255, is 0 in the padding.
+    """
+
+    image: UInt8[Tensor, "B S S 3"]
+    marks: UInt8[Tensor, "B S S"]
+    colours: Float[Tensor, "B 2 K"]
+    zero_shot: UInt8[Tensor, "B S S"] | None
+    zero_shot_confidence: UInt8[Tensor, "B S S"] | None
+
+
+Batches = tuple[LabeledBatch, UnlabeledBatch | None, UnlabeledBatch | None]
+"""What one step learns from: labeled crops, unlabeled crops and their CutMix partner.
+
+The partner is None where no crop is unlabeled, and where CutMix pastes within the batch.
+"""
+
+Loaded = tuple[
+    LabeledBatch | LabeledCrops,
+    UnlabeledBatch | UnlabeledCrops | None,
+    UnlabeledBatch | UnlabeledCrops | None,
+]
+"""The same as it leaves the loader: batches under `train.views: pillow`, bytes under `tensor`."""
+
+
+def each_tensor(loaded: Loaded, change: Callable[[Tensor], Tensor]) -> Loaded:
+    """Return what one step learns from with every tensor changed."""
+    labeled, unlabeled, partner = loaded
+    return (
+        replace(labeled, **_changed(labeled, change)),
+        unlabeled and replace(unlabeled, **_changed(unlabeled, change)),
+        partner and replace(partner, **_changed(partner, change)),
+    )
+
+
+def _changed(record: Any, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:  # noqa: ANN401
+    tensors = ((f.name, getattr(record, f.name)) for f in fields(record))
+    return {name: v if v is None else change(v) for name, v in tensors}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,3 +91,25 @@ def test_an_image_of_another_size_is_refused():
     drawn = Geometry(size=(8, 8), resized=(8, 8), origin=(0, 0), side=8, flip=False)
     with pytest.raises(ValueError, match=r"geometry drawn for \(8, 8\)"):
         drawn.image(photo((9, 8)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_resized_window_is_the_crop_of_the_resized_whole_to_two_grey_levels(size):
+    noise = photo(size)
+    soft = photo((max(2, size[0] // 8), max(2, size[1] // 8))).resize(size)
+    apart = []
+
+    for image in (noise, soft):
+        for drawn in draws(size):
+            ours, theirs = (crop.astype(int) for crop in (drawn.window(image), drawn.image(image)))
+            apart.append(np.abs(ours - theirs))
+            assert (ours[drawn.padding()] == 0).all()
+
+    assert np.max(apart) <= 2
+    assert np.mean(apart) < 0.25
+
+
+def test_a_window_of_an_image_of_another_size_is_refused():
+    drawn = Geometry(size=(8, 8), resized=(8, 8), origin=(0, 0), side=8, flip=False)
+    with pytest.raises(ValueError, match=r"geometry drawn for \(8, 8\)"):
+        drawn.window(photo((9, 8)))

@@ -23,6 +23,8 @@ RECIPE = {
     "scale_range": (0.5, 2.0),
     "batch_labeled": 2,
     "batch_unlabeled": 2,
+    "cutmix_partner": "same_image",
+    "views": "pillow",
     "accumulate": 1,
     "precision": "float32",
 }

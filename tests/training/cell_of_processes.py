@@ -89,6 +89,8 @@ def recipe(changes):
         "scale_range": (0.8, 1.2),
         "batch_labeled": 8,
         "batch_unlabeled": 4,
+        "cutmix_partner": "same_image",
+        "views": "pillow",
         "accumulate": 1,
         "precision": "float32",
         "epochs": None,

@@ -40,6 +40,8 @@ def _recipe(**changes):
         "scale_range": (0.8, 1.2),
         "batch_labeled": 2,
         "batch_unlabeled": 2,
+        "cutmix_partner": "same_image",
+        "views": "pillow",
         "accumulate": 1,
         "precision": "float32",
         "epochs": None,

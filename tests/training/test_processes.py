@@ -26,6 +26,11 @@ PLANS = {
     },
     "paper": {"method": "paper", "settings": {"feature_dropout": 0.0}},
     "micro": {"method": "supervised", "recipe": {"accumulate": 2}},
+    "bytes": {
+        "method": "unimatch",
+        "settings": {"min_confidence": 0.5, "feature_dropout": 0.0},
+        "recipe": {"views": "tensor"},
+    },
 }
 """What one and two processes train alike: no batch norm, no dropout, padding and void borders."""
 

@@ -8,27 +8,33 @@ good), and a labeled list longer than the unlabeled one is not truncated, so non
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as Steps
 
 from zspl.data import cutmix, geometry
 from zspl.data._checks import check_confidences, check_images, check_labels
 from zspl.data.order import IdStream, Share
+from zspl.data.prefetch import prefetched
+from zspl.data.samples import Picture, Sample, labeled_crops, unlabeled_crops
 from zspl.data.stock import Stock
-from zspl.data.strong import strong_view
-from zspl.errors import DataError, ZsplError
+from zspl.data.strong import draw_colours, strong_view
+from zspl.errors import DataError
 from zspl.io import processes
 from zspl.io.classes import ClassTable
-from zspl.records import ImageRecord, LabeledBatch, Split, UnlabeledBatch
+from zspl.records import (
+    ImageRecord,
+    LabeledBatch,
+    LabeledCrops,
+    Loaded,
+    Split,
+    UnlabeledBatch,
+    UnlabeledCrops,
+)
 from zspl.seeding import generator
 from zspl.settings import Train
 
@@ -44,8 +50,8 @@ EVERYTHING = frozenset({"labeled", "unlabeled", "labels"})
 CONFIDENCE = "confidence"
 """What a method needs that also reads how sure the pseudo labels are."""
 
-Batches = tuple[LabeledBatch, UnlabeledBatch | None, UnlabeledBatch | None]
-"""What one step learns from: labeled crops, unlabeled crops and their CutMix partner."""
+AHEAD = {"pillow": 2, "tensor": 4}
+"""Steps that a worker prepares ahead; those of `pillow` are 15 times as large."""
 
 
 def normalise(image: Image.Image) -> Float[Tensor, "3 H W"]:
@@ -67,16 +73,24 @@ def _confidence(levels: Sequence[UInt8[np.ndarray, "S S"]]) -> Float[Tensor, "B 
     return torch.from_numpy(np.stack(levels)).float() / 255
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Crop:
-    """One unlabeled sample before it is batched."""
+def _strong(samples: Sequence[Sample], number: int) -> list[Picture]:
+    views = (sample.strong[number] for sample in samples)
+    return [view for view in views if isinstance(view, np.ndarray)]
 
-    weak: UInt8[np.ndarray, "S S 3"]
-    strong: tuple[UInt8[np.ndarray, "S S 3"], UInt8[np.ndarray, "S S 3"]]
-    padding: Bool[np.ndarray, "S S"]
-    boxes: tuple[Bool[Tensor, "S S"], Bool[Tensor, "S S"]]
-    zero_shot: UInt8[np.ndarray, "S S"] | None
-    confidence: UInt8[np.ndarray, "S S"] | None
+
+def _unlabeled_batch(samples: Sequence[Sample]) -> UnlabeledBatch:
+    labels = [sample.zero_shot for sample in samples if sample.zero_shot is not None]
+    confidences = [sample.confidence for sample in samples if sample.confidence is not None]
+    return UnlabeledBatch(
+        weak=_normalised([sample.weak for sample in samples]),
+        strong1=_normalised(_strong(samples, 0)),
+        strong2=_normalised(_strong(samples, 1)),
+        padding=torch.from_numpy(np.stack([sample.padding for sample in samples])),
+        box1=torch.stack([sample.boxes[0] for sample in samples]),
+        box2=torch.stack([sample.boxes[1] for sample in samples]),
+        zero_shot=_long(labels) if labels else None,
+        zero_shot_confidence=_confidence(confidences) if confidences else None,
+    )
 
 
 class TrainingData:
@@ -107,6 +121,7 @@ class TrainingData:
         self._split = split
         self._recipe = recipe
         self._seed = seed
+        self._as_bytes = recipe.views == "tensor"
         self._has_labels = pseudo_labels is not None
         self._share = Share(processes.rank(), processes.count(), recipe.accumulate)
         self._stock = Stock(records, table, pseudo_labels=pseudo_labels)
@@ -147,7 +162,7 @@ class TrainingData:
     def _own(self, stream: IdStream, step: int) -> list[str]:
         return [image_id for _, image_id in self._share.of(stream.at(step))]
 
-    def labeled_batch(self, step: int, *, repeated: bool = True) -> LabeledBatch:
+    def labeled_batch(self, step: int, *, repeated: bool = True) -> LabeledBatch | LabeledCrops:
         """Return the labeled crops of a step.
 
         Args:
@@ -161,11 +176,13 @@ class TrainingData:
             rng = generator(self._seed, "labeled", step, index)
             image = self._stock.image(image_id)
             drawn = self._draw(image, rng)
-            images.append(drawn.image(image))
+            images.append(self._cropped(image, drawn))
             labels.append(drawn.label(self._stock.label(image_id)))
+        if self._as_bytes:
+            return labeled_crops(images, labels)
         return LabeledBatch(image=_normalised(images), label=_long(labels))
 
-    def unlabeled_batch(self, step: int, stream: int = 0) -> UnlabeledBatch:
+    def unlabeled_batch(self, step: int, stream: int = 0) -> UnlabeledBatch | UnlabeledCrops:
         """Return the unlabeled crops of a step.
 
         Args:
@@ -185,7 +202,7 @@ class TrainingData:
         stop: int,
         workers: int = 0,
         needs: Collection[str] = EVERYTHING,
-    ) -> Iterator[Batches]:
+    ) -> Iterator[Loaded]:
         """Yield the batches of the steps start, ..., stop - 1.
 
         Args:
@@ -204,57 +221,41 @@ class TrainingData:
             raise ValueError("the method needs pseudo labels, expected pseudo_labels, got None")
         if CONFIDENCE in needs:
             check_confidences(self._stock, self._split)
-        steps = _Steps(self, frozenset(needs))
-        if workers == 0:
-            yield from map(steps.load, range(start, stop))
-            return
-        loader = DataLoader(
-            steps,
-            batch_size=None,
-            sampler=range(start, stop),
-            num_workers=workers,
-            collate_fn=_unchanged,
-        )
-        for loaded in loader:
-            # An exception that crosses the loader itself would arrive as a page of traceback.
-            if isinstance(loaded, ZsplError):
-                raise loaded
-            yield loaded
+        ahead = AHEAD[self._recipe.views]
+        steps = range(start, stop)
+        yield from prefetched(self.load, steps, frozenset(needs), workers=workers, ahead=ahead)
 
-    def load(self, step: int, needs: Collection[str]) -> Batches:
+    def load(self, step: int, needs: Collection[str]) -> Loaded:
         """Return what one step of a method with these needs learns from."""
         if "unlabeled" not in needs:
             return self.labeled_batch(step, repeated=False), None, None
-        main, partner = (self._unlabeled_batch(step, stream, needs) for stream in (0, 1))
+        main = self._unlabeled_batch(step, 0, needs)
+        pairs = self._recipe.cutmix_partner == "same_image"
+        partner = self._unlabeled_batch(step, 1, needs) if pairs else None
         return self.labeled_batch(step), main, partner
 
-    def _unlabeled_batch(self, step: int, stream: int, needs: Collection[str]) -> UnlabeledBatch:
-        crops = [
-            self._crop(image_id, generator(self._seed, "unlabeled", step, stream, index), needs)
+    def _unlabeled_batch(
+        self, step: int, stream: int, needs: Collection[str]
+    ) -> UnlabeledBatch | UnlabeledCrops:
+        samples = [
+            self._sample(image_id, generator(self._seed, "unlabeled", step, stream, index), needs)
             for index, image_id in self._share.of(self._unlabeled_stream().at(step))
         ]
-        labels = [crop.zero_shot for crop in crops if crop.zero_shot is not None]
-        confidences = [crop.confidence for crop in crops if crop.confidence is not None]
-        return UnlabeledBatch(
-            weak=_normalised([crop.weak for crop in crops]),
-            strong1=_normalised([crop.strong[0] for crop in crops]),
-            strong2=_normalised([crop.strong[1] for crop in crops]),
-            padding=torch.from_numpy(np.stack([crop.padding for crop in crops])),
-            box1=torch.stack([crop.boxes[0] for crop in crops]),
-            box2=torch.stack([crop.boxes[1] for crop in crops]),
-            zero_shot=_long(labels) if labels else None,
-            zero_shot_confidence=_confidence(confidences) if confidences else None,
-        )
+        return unlabeled_crops(samples) if self._as_bytes else _unlabeled_batch(samples)
 
-    def _crop(self, image_id: str, rng: np.random.Generator, needs: Collection[str]) -> _Crop:
+    def _sample(self, image_id: str, rng: np.random.Generator, needs: Collection[str]) -> Sample:
         image = self._stock.image(image_id)
         drawn = self._draw(image, rng)
-        weak = drawn.image(image)
+        weak = self._cropped(image, drawn)
         first, second = (
-            (strong_view(weak, rng), cutmix.draw_box(self._recipe.crop_size, rng)) for _ in range(2)
+            (
+                draw_colours(rng) if self._as_bytes else strong_view(weak, rng),
+                cutmix.draw_box(self._recipe.crop_size, rng),
+            )
+            for _ in range(2)
         )
         label, sure = "labels" in needs, CONFIDENCE in needs
-        return _Crop(
+        return Sample(
             weak=weak,
             strong=(first[0], second[0]),
             padding=drawn.padding(),
@@ -262,6 +263,9 @@ class TrainingData:
             zero_shot=drawn.label(self._stock.pseudo_label(image_id)) if label else None,
             confidence=drawn.label(self._stock.confidence(image_id), fill=0) if sure else None,
         )
+
+    def _cropped(self, image: Image.Image, drawn: geometry.Geometry) -> Picture:
+        return drawn.window(image) if self._as_bytes else drawn.image(image)
 
     def _draw(self, image: Image.Image, rng: np.random.Generator) -> geometry.Geometry:
         side, scales = self._recipe.crop_size, self._recipe.scale_range
@@ -274,24 +278,3 @@ class TrainingData:
                 "choose a smaller split or a supervised method"
             )
         return self._unlabeled
-
-
-class _Steps(Steps[Batches | ZsplError]):
-    """The steps of a training as a map-style data set."""
-
-    def __init__(self, data: TrainingData, needs: frozenset[str]) -> None:
-        self._data = data
-        self._needs = needs
-
-    def load(self, step: int) -> Batches:
-        return self._data.load(step, self._needs)
-
-    def __getitem__(self, step: int) -> Batches | ZsplError:
-        try:
-            return self.load(step)
-        except ZsplError as error:
-            return error
-
-
-def _unchanged(loaded: Any) -> Any:  # noqa: ANN401 - the loader types it as a list
-    return loaded

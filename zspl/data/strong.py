@@ -6,6 +6,7 @@ are not those of the official code for any seed.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
@@ -52,11 +53,44 @@ _CHANGES: tuple[tuple[Callable[[Image.Image, float], Image.Image], float, float]
 )
 
 
+NUM_CHANGES = len(_CHANGES)
+BRIGHTNESS, CONTRAST, SATURATION, TURN = range(NUM_CHANGES)
+"""Places of the changes, which `Colours` names them by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Colours:
+    """One draw of what makes a strong view.
+
+    Attributes:
+        changes: Place and factor (of the hue: share of the circle) of each change, in the order
+            they are made; empty without jitter.
+        grey: Whether the view is grey after them.
+        radius: Of the blur that comes last, in pixels; 0 for none.
+    """
+
+    changes: tuple[tuple[int, float], ...]
+    grey: bool
+    radius: float
+
+
+def draw_colours(rng: np.random.Generator) -> Colours:
+    """Draw what `strong_view` would draw; the generator is left as that would leave it."""
+    changes = _draw_changes(rng) if rng.random() < JITTER_PROBABILITY else ()
+    grey = bool(rng.random() < GREY_PROBABILITY)
+    radius = float(rng.uniform(*BLUR_SIGMA)) if rng.random() < BLUR_PROBABILITY else 0.0
+    return Colours(changes=changes, grey=grey, radius=radius)
+
+
+def _draw_changes(rng: np.random.Generator) -> tuple[tuple[int, float], ...]:
+    order = rng.permutation(len(_CHANGES)).tolist()
+    return tuple((k, float(rng.uniform(*_CHANGES[k][1:]))) for k in order)
+
+
 def jitter(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Change brightness, contrast, saturation and hue, in random order."""
-    for k in rng.permutation(len(_CHANGES)):
-        change, low, high = _CHANGES[int(k)]
-        image = change(image, float(rng.uniform(low, high)))
+    for k, factor in _draw_changes(rng):
+        image = _CHANGES[k][0](image, factor)
     return image
 
 

@@ -1,24 +1,25 @@
 """One optimiser step: its micro-batches, its precision, and the processes that share it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 from torch.amp.grad_scaler import GradScaler
 
+from zspl.data.views import finished
 from zspl.errors import ZsplError
 from zspl.io import devices, processes
 from zspl.methods import Method, Moment
-from zspl.records import LabeledBatch, UnlabeledBatch
+from zspl.records import Loaded, each_tensor
 from zspl.seeding import derive
 from zspl.settings import Train
+from zspl.training.checkpoints import what_stays
 from zspl.training.health import Drift, strange_crop
 from zspl.training.schedule import build_optimiser, set_learning_rate
 
-Batch = tuple[LabeledBatch, UnlabeledBatch | None, UnlabeledBatch | None]
+Batch = Loaded
 Ids = tuple[Sequence[str], Sequence[str]]
 """Of the labeled and the unlabeled images of a step."""
 
@@ -102,7 +103,8 @@ def make_step(
     numbers = []
     for index, part in enumerate(micro_batches(batch, recipe.accumulate)):
         torch.manual_seed(_seed(step, index))
-        here = _each(part, lambda tensor: tensor.to(learner.device, non_blocking=True))
+        there = each_tensor(part, lambda tensor: tensor.to(learner.device, non_blocking=True))
+        here = finished(there)
         with _precision(learner):
             loss = method(learner.model, *here)
         value = processes.mean(loss.total.detach())
@@ -131,7 +133,7 @@ def micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:
         def part(tensor: Tensor, index: int = index) -> Tensor:
             return tensor.chunk(parts)[index]
 
-        yield _each(batch, part)
+        yield each_tensor(batch, part)
 
 
 def share_gradients(model: nn.Module) -> None:
@@ -168,14 +170,14 @@ def _precision(learner: Learner) -> torch.autocast:
 
 def _reason(step: Step, value: float, batch: Batch) -> str:
     """Return the line that says why a loss is not finite, as far as can be told."""
-    labeled, unlabeled, partner = batch
+    labeled, unlabeled, partner = finished(batch)
     crops = {"labeled": labeled.image}
     for name, views in (("unlabeled", unlabeled), ("partner", partner)):
         if views is not None:
             crops |= {name: torch.stack([views.weak, views.strong1, views.strong2], dim=1)}
     at = f"iteration {step.moment.iteration} of {step.moment.total}"
     line = f"train {step.name}: the loss is {value} at {at}"
-    stays = f"the last good checkpoint stays in {step.folder}"
+    stays = what_stays(step.folder)
     strange = strange_crop(crops)
     if strange is None:
         return f"{line}; lower train.learning_rate or train.head_multiplier ({stays})"
@@ -189,20 +191,3 @@ def _mean(numbers: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
     if len(numbers) == 1:
         return numbers[0]
     return {key: torch.stack([part[key].float() for part in numbers]).mean() for key in numbers[0]}
-
-
-def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """Return a step's batches with every tensor changed."""
-    labeled, unlabeled, partner = batch
-    return (
-        replace(labeled, **_changed(labeled, change)),
-        unlabeled and replace(unlabeled, **_changed(unlabeled, change)),
-        partner and replace(partner, **_changed(partner, change)),
-    )
-
-
-def _changed(
-    batch: LabeledBatch | UnlabeledBatch, change: Callable[[Tensor], Tensor]
-) -> dict[str, Any]:
-    tensors = ((field.name, getattr(batch, field.name)) for field in fields(batch))
-    return {name: v if v is None else change(v) for name, v in tensors}
