@@ -22,7 +22,7 @@ def test_a_state_that_fits_differs_in_nothing():
     ("changes", "message"),
     [
         ({"bias": None}, "lacks 1 of 2 tensors (first: bias)"),
-        ({"x": torch.ones(1), "y": torch.ones(1)}, "holds 2 tensors too many (first: x)"),
+        ({"x": torch.ones(1), "y": torch.ones(1)}, "holds 2 tensor(s) too many (first: x)"),
         ({"weight": torch.ones(4, 2)}, "weight has shape (4, 2), expected (3, 2)"),
     ],
 )

@@ -149,7 +149,7 @@ def misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | N
         return f"lacks {len(lacking)} of {len(wanted)} tensors (first: {lacking[0]})"
     foreign = [key for key in state if key not in wanted]
     if foreign:
-        return f"holds {len(foreign)} tensors too many (first: {foreign[0]})"
+        return f"holds {len(foreign)} tensor(s) too many (first: {foreign[0]})"
     return _misshapen(state, wanted)
 
 
