@@ -31,70 +31,14 @@ def prepared(tmp_path_factory):
     return folder / "artifacts"
 
 
-class Project:
-    """A project of its own for each test, and what its commands say."""
-
-    def __init__(self, folder, artifacts, capsys, caplog):
-        self.folder, self._capsys, self._caplog = folder, capsys, caplog
-        self.artifacts = folder / "artifacts"
-        shutil.copytree(artifacts, self.artifacts)
-        self.params(tiny["values"](methods=METHODS))
-
-    def params(self, values):
-        self._path = tiny["write"](self.folder, values)
-
-    def change_model(self, **parts):
-        values = tiny["values"](methods=METHODS)
-        values["train"]["models"]["tiny"] |= parts
-        self.params(values)
-
-    def run(self, stage, method, *changes):
-        """Return the exit code, the lines of an error, and the warnings."""
-        self._caplog.clear()
-        sets = [part for change in changes for part in ("--set", change)]
-        cell = (f"method={method}", *tiny["CELL"])
-        code = main(["run", stage, *cell, "--params", str(self._path), *sets])
-        err = self._capsys.readouterr().err
-        return code, [part for part in err.splitlines() if part.startswith("zspl:")], self.warnings
-
-    def refused(self, stage, method, *changes):
-        """Run what must fail and return its one line."""
-        code, lines, _ = self.run(stage, method, *changes)
-        assert code == 2
-        assert len(lines) == 1
-        return lines[0]
-
-    @property
-    def warnings(self):
-        return list(self._caplog.messages)
-
-    def work(self, method):
-        return self.artifacts / ".work" / "train" / method / "tiny" / "labeled_20" / "seed-0"
-
-    def cell(self, method):
-        return self.artifacts / "cells" / method / "tiny" / "labeled_20" / "seed-0"
-
-    def steps(self, method):
-        """How many steps the checkpoint of an unfinished training holds."""
-        return torch.load(self.work(method) / "checkpoint.pt", weights_only=True)["iteration"]
-
-    def list(self, part):
-        return self.artifacts / "data" / "splits" / "labeled_20" / f"{part}.txt"
-
-    def records(self):
-        lines = (self.artifacts / "data" / "records.jsonl").read_text().splitlines()
-        return {record["image_id"]: record for record in map(json.loads, lines)}
-
-    def path(self, image_id, kind="image"):
-        return self.folder / self.records()[image_id][kind]
-
-
 @pytest.fixture
 def project(tmp_path, prepared, capsys, caplog, monkeypatch):
     monkeypatch.setenv("ZSPL_DEVICE", "cpu")
     monkeypatch.setenv("ZSPL_WEIGHTS", str(tmp_path / "weights"))
     (tmp_path / "weights").mkdir()
-    return Project(tmp_path / "project", prepared, capsys, caplog)
+    return tiny["Project"](
+        tmp_path / "project", prepared, methods=METHODS, capsys=capsys, caplog=caplog
+    )
 
 
 def content(folder):
@@ -136,7 +80,7 @@ def blot(path):
 
 
 def test_a_labeled_photo_that_is_no_number_is_named_before_the_first_step(project):
-    image_id = project.list("labeled").read_text().split()[0]
+    image_id = project.list_of("labeled").read_text().split()[0]
     path = project.path(image_id)
     blot(path)
     line = project.refused("train", "supervised")
@@ -152,7 +96,7 @@ def test_an_unlabeled_photo_that_is_no_number_is_named_and_once_mended_the_train
 ):
     assert project.run("train", "unimatch")[0] == 0
     undisturbed = content(project.cell("unimatch"))
-    for image_id in project.list("unlabeled").read_text().split():
+    for image_id in project.list_of("unlabeled").read_text().split():
         path = project.path(image_id)
         good = path.read_bytes()
         blot(path)
@@ -171,7 +115,7 @@ def test_an_unlabeled_photo_that_is_no_number_is_named_and_once_mended_the_train
 
 @pytest.mark.parametrize("method", ["supervised", "unimatch"])
 def test_a_class_that_no_mask_shows_is_named_and_the_run_ends(project, method):
-    for image_id in project.list("labeled").read_text().split():
+    for image_id in project.list_of("labeled").read_text().split():
         path = project.path(image_id, "label")
         with Image.open(path) as mask:
             label, palette = np.array(mask), mask.getpalette()
@@ -210,7 +154,7 @@ def test_a_labeled_split_smaller_than_the_batch_still_has_epochs(project):
 
 @pytest.mark.parametrize("method", ["unimatch", "stpp"])
 def test_an_empty_unlabeled_list_is_refused_by_a_method_that_reads_it(project, method):
-    project.list("unlabeled").write_text("")
+    project.list_of("unlabeled").write_text("")
     assert project.refused("train", method) == (
         "zspl: split labeled_20: no unlabeled images, but the method reads them; check "
         "unlabeled.txt or choose another method"
@@ -219,7 +163,7 @@ def test_an_empty_unlabeled_list_is_refused_by_a_method_that_reads_it(project, m
 
 
 def test_an_empty_labeled_list_is_refused(project):
-    project.list("labeled").write_text("")
+    project.list_of("labeled").write_text("")
     assert "no labeled images, but the method reads them" in project.refused("train", "unimatch")
 
 
