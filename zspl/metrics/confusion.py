@@ -38,17 +38,7 @@ class ConfusionMatrix:
             raise ValueError(
                 f"prediction has shape {tuple(prediction.shape)}, label {tuple(label.shape)}"
             )
-        counted = true != self.ignore_index
-        predicted, true = predicted[counted], true[counted]
-        for name, ids in (("prediction", predicted), ("label", true)):
-            if ids.size and not 0 <= ids.min() <= ids.max() < self.num_classes:
-                raise ValueError(
-                    f"{name} holds {ids.min()}..{ids.max()}, expected class ids "
-                    f"0..{self.num_classes - 1}"
-                )
-        codes = true.astype(np.int64) * self.num_classes + predicted
-        size = self.num_classes**2
-        self._counts += np.bincount(codes, minlength=size).reshape(self._counts.shape)
+        self._counts += _counts(predicted, true, self.num_classes, self.ignore_index)
 
     def add(self, counts: Int64[Tensor, "C C"]) -> None:
         """Add the `counts` of another matrix of the same classes."""
@@ -78,3 +68,48 @@ class ConfusionMatrix:
 def _flat(ids: Tensor | np.ndarray) -> np.ndarray:
     array: np.ndarray = ids.cpu().numpy() if isinstance(ids, Tensor) else ids
     return array.reshape(-1)
+
+
+def _counts(
+    predicted: Integer[np.ndarray, " n"],
+    true: Integer[np.ndarray, " n"],
+    num_classes: int,
+    ignore_index: int,
+) -> Int64[np.ndarray, "C C"]:
+    pairs = _pairs(predicted, true)
+    if pairs is not None:
+        found = np.zeros((max(num_classes, len(pairs)), max(num_classes, pairs.shape[1])), np.int64)
+        found[: len(pairs), : pairs.shape[1]] = pairs
+        if 0 <= ignore_index < len(found):
+            found[ignore_index] = 0
+        counts = found[:num_classes, :num_classes]
+        if counts.sum() == found.sum():
+            return counts
+    counted = true != ignore_index
+    predicted, true = predicted[counted], true[counted]
+    for name, ids in (("prediction", predicted), ("label", true)):
+        if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
+            raise ValueError(
+                f"{name} holds {ids.min()}..{ids.max()}, expected class ids 0..{num_classes - 1}"
+            )
+    codes = true.astype(np.int64) * num_classes + predicted
+    return np.bincount(codes, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def _pairs(
+    predicted: Integer[np.ndarray, " n"], true: Integer[np.ndarray, " n"]
+) -> Int64[np.ndarray, "T P"] | None:
+    """Count each pair of a true and a predicted id, ignored and illegal ones too.
+
+    In codes of 16 bits this takes a quarter of the time of 64; None where a code does not fit.
+    """
+    if not predicted.size or min(predicted.min(), true.min()) < 0:
+        return None
+    width, height = int(predicted.max()) + 1, int(true.max()) + 1
+    if width * height > np.iinfo(np.int16).max:
+        return None
+    codes = true.astype(np.int16)
+    codes *= width
+    codes += predicted.astype(np.int16)
+    pairs = torch.bincount(torch.from_numpy(codes), minlength=width * height)
+    return pairs.numpy().reshape(height, width)
