@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from zspl import models
 from zspl.data.label_quality import LabelQuality
-from zspl.methods import Facts, Moment, enhanced, paper
+from zspl.methods import Facts, Moment, enhanced, paper, recommended
 from zspl.methods._gated import GatedLoss
 from zspl.methods._gates import Gates
 from zspl.methods._streams import Streams
@@ -212,6 +212,25 @@ def test_a_witness_that_tells_no_class_from_another_changes_nothing(step):
     streams, _, main, _ = step
     deaf = torch.full((CLASSES + 1, CLASSES), -1.5)
     assert labels(main, streams.weak, witness=deaf) == labels(main, streams.weak)
+
+
+def test_nobody_teaches_where_both_together_are_unsure_if_so_set(step):
+    streams, _, main, _ = step
+    draw = torch.Generator().manual_seed(2)
+    witness = torch.rand(CLASSES + 1, CLASSES, generator=draw).log()
+    label, zero_shot = labels(main, streams.weak, witness=witness, unsure="nobody")
+    never = (2.0,) * CLASSES
+    assert (label, zero_shot) == written_out(main, streams.weak, never, witness=witness.tolist())
+    assert any(value == 255 for image in label for row in image for value in row)
+    assert not enhanced.Settings(unsure="nobody", min_precision=0.5).reads_confidence
+
+
+def test_recommended_is_enhanced_with_a_witness_and_nobody_else():
+    ours = recommended.Settings()
+    theirs = enhanced.Settings(evidence=1.0, unsure="nobody", counted="all", streams="lean")
+    assert ours.model_dump() == theirs.model_dump()
+    (only,) = recommended.build(ours).rounds()
+    assert only.needs == {"labeled", "unlabeled", "labels", "label_quality"}
 
 
 def test_the_witness_is_what_the_labeled_images_tell_as_often_as_evidence_says():

@@ -21,6 +21,11 @@ from zspl.records import IGNORE_INDEX, UnlabeledBatch
 class GateSettings(SmoothedSettings):
     """The paper's values, and gates that are all open."""
 
+    unsure: Literal["zero_shot", "nobody"] = Field(
+        default="zero_shot",
+        description="Who teaches where the model is unsure: the zero-shot label, if it passes the "
+        "gates, or nobody, which goes with `evidence`.",
+    )
     min_zero_shot_confidence: float = Field(
         default=0.0,
         ge=0,
@@ -70,12 +75,15 @@ class GateSettings(SmoothedSettings):
     @property
     def reads_confidence(self) -> bool:
         """Whether a gate asks how sure the zero-shot labels are."""
-        return self.min_zero_shot_confidence > 0 or self.min_precision is not None
+        gated = self.min_zero_shot_confidence > 0 or self.min_precision is not None
+        return gated and self.unsure == "zero_shot"
 
     @property
     def reads_quality(self) -> bool:
         """Whether a gate asks how right the zero-shot labels of labeled images are."""
-        return self.evidence is not None or self.min_precision is not None
+        return self.evidence is not None or (
+            self.min_precision is not None and self.unsure == "zero_shot"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +124,8 @@ class Gates:
         confidence, label = confidence_and_label(logits)
         unsure = confidence < self.settings.min_confidence
         admitted = unsure & (batch.zero_shot != IGNORE_INDEX)
+        if self.settings.unsure == "nobody":
+            return label.masked_fill(unsure, IGNORE_INDEX), torch.zeros_like(admitted)
         target = batch.zero_shot.masked_fill(~admitted, 0)
         if self.asked is not None:
             admitted &= _confidence(batch) >= self.asked[target]
