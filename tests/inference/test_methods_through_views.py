@@ -32,7 +32,7 @@ def network(request):
     adapted = method.adapt(plain, Facts(class_names=NAMES, crop_size=24))
     with torch.no_grad():
         for values in adapted.parameters():
-            values.add_(torch.randn_like(values) * 0.2)
+            values.add_(torch.randn_like(values) * 0.3)
     return adapted.eval()
 
 
@@ -69,6 +69,9 @@ def test_every_method_is_seen_through_windows_sizes_and_mirror_images(network, p
     torch.testing.assert_close(look(image), plain_loop(network, image), atol=1e-5, rtol=1e-4)
     found = inference.predictor(network, window=WINDOW, scales=SCALES, flip=True)(photos[0])
     assert torch.equal(found.long(), look(image)[0].argmax(dim=0))
+    for other in ({"window": None}, {"scales": (0.75,)}, {"flip": False}):
+        way = {"window": WINDOW, "scales": SCALES, "flip": True, **other}
+        assert (combined(network, **way)(image) - look(image)).abs().max() > 1e-3, other
 
 
 @pytest.mark.parametrize("network", METHODS, indirect=True)
