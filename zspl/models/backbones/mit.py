@@ -9,13 +9,16 @@ from typing import Any, Literal
 from jaxtyping import Float
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zspl.io import catalog
 from zspl.models.backbones._timm import TimmSettings
 from zspl.models.network import Encoder
 from zspl.models.pretrained import create_from_hub, load_backbone_file, notify
 
-LEVELS = 4
+STRIDES = (4, 8, 16, 32)
+SMALLEST = 29
+"""Side in pixels from which the attention, whose keys are reduced 8 times, has a key."""
 LICENCE = "NVIDIA-SegFormer"
 
 
@@ -26,7 +29,11 @@ class Settings(TimmSettings):
 
 
 class MixTransformer(nn.Module):
-    """A Mix Transformer that returns its four levels, strides 4, 8, 16 and 32."""
+    """A Mix Transformer that returns its four levels, strides 4, 8, 16 and 32.
+
+    Unlike in the paper, a narrower image than 29 pixels, such as the last window of a photo, is
+    continued by its edge, and its levels are cut off where it ends.
+    """
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -34,7 +41,15 @@ class MixTransformer(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
         """Return four feature maps, finest first; the library's two dummy levels are dropped."""
-        return list(self.encoder(images))[-LEVELS:]
+        height, width = images.shape[-2:]
+        missing = (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height))
+        if any(missing):
+            images = F.pad(images, missing, mode="replicate")
+        levels = list(self.encoder(images))[-len(STRIDES) :]
+        return [
+            level[:, :, : -(-height // stride), : -(-width // stride)]
+            for level, stride in zip(levels, STRIDES, strict=True)
+        ]
 
 
 def build(settings: Settings) -> Encoder:
@@ -57,4 +72,4 @@ def build(settings: Settings) -> Encoder:
         load_backbone_file(module, settings.file, sha256=settings.sha256)
     if tag is not None:
         notify(f"{what}: {catalog.restriction(LICENCE)}")
-    return Encoder(module=module, channels=tuple(encoder.out_channels[-LEVELS:]))
+    return Encoder(module=module, channels=tuple(encoder.out_channels[-len(STRIDES) :]))
