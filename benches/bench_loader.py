@@ -3,7 +3,7 @@
 Real photos at crop 321, 8 labeled and 8 unlabeled images. Both sides decode every photo, as in the
 first epoch and where the photos do not fit in memory; a second row is of later epochs. Ours is
 `views: tensor` with `cutmix_partner: batch`: the views that a GPU makes are no part of it, and have
-rows of their own, on the CPU, where they cost as much as Pillow.
+a row of their own, on the CPU, where they cost twice what Pillow does.
 """
 
 import os

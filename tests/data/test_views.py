@@ -9,6 +9,7 @@ from zspl.data import strong
 from zspl.data.colour_rows import REACH, ROW, box_weights, rows
 from zspl.data.strong import BRIGHTNESS, CONTRAST, SATURATION, TURN, Colours
 from zspl.data.views import finished, strong_views
+from zspl.records import LabeledBatch
 
 SIDE = 96
 FACTORS = (0.5, 0.83, 1.0, 1.27, 1.5)
@@ -167,6 +168,16 @@ def test_views_are_whole_grey_levels_and_their_crops_stay_as_they_are():
     assert rows([draw]).shape == (1, ROW)
 
 
+def test_the_views_of_a_batch_take_as_many_ops_as_the_views_of_one_crop(count_costs):
+    rng, ops = np.random.default_rng(0), []
+    for number in (2, 16):
+        table = rows([strong.draw_colours(rng) for _ in range(number)])
+        with count_costs() as costs:
+            strong_views(torch.zeros(number, 3, 8, 8), table)
+        ops.append(costs.ops)
+    assert ops[0] == ops[1] <= 260
+
+
 @pytest.mark.gpu
 def test_views_on_a_gpu_are_those_of_the_cpu_to_a_grey_level():
     rng = np.random.default_rng(0)
@@ -178,8 +189,6 @@ def test_views_on_a_gpu_are_those_of_the_cpu_to_a_grey_level():
 
 
 def test_what_pillow_made_is_finished_already():
-    from zspl.records import LabeledBatch
-
     image, label = torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)
     labeled = LabeledBatch(image=image, label=label)
     assert finished((labeled, None, None)) == (labeled, None, None)

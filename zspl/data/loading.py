@@ -51,7 +51,7 @@ CONFIDENCE = "confidence"
 """What a method needs that also reads how sure the pseudo labels are."""
 
 AHEAD = {"pillow": 2, "tensor": 4}
-"""Steps that a worker prepares ahead; those of `pillow` are 15 times as large."""
+"""Steps that a worker prepares ahead; those of `pillow` are 7 times as large."""
 
 
 def normalise(image: Image.Image) -> Float[Tensor, "3 H W"]:
