@@ -92,6 +92,20 @@ def test_other_segments_make_the_features_that_saw_them_stale(benchmark, params)
     assert {"embed-segments@corrclip-superpixels-0", "label@voted"} <= stale(benchmark)
 
 
+def test_mirror_images_score_cells_anew_and_windows_also_select_their_models_anew(
+    benchmark, params
+):
+    values, write = params
+    scored = {f"evaluate@supervised-{CELL}", f"evaluate-labels@enhanced-merged-{CELL}", "tabulate"}
+    values["evaluate"] |= {"flip": True, "scales": [0.5, 1.0]}
+    write(values)
+    assert stale(benchmark) == scored
+    values["evaluate"] |= {"window": 33}
+    write(values)
+    trained = {f"train@supervised-{CELL}", f"train-labels@enhanced-merged-{CELL}"}
+    assert stale(benchmark) == scored | trained
+
+
 def test_a_new_seed_runs_its_own_cells_only(benchmark, params):
     values, write = params
     values["cells"]["seeds"] = [0, 1]
