@@ -63,7 +63,11 @@ class IdStream:
         self._shuffled: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
-        """Return the batches of one epoch; ids that do not fill a batch are left out of it."""
+        """Return the batches of one epoch; ids that do not fill a batch are left out of it.
+
+        Unlike the official code on G GPUs, which repeats up to G - 1 ids to share them evenly, this
+        is the same for any number of processes: at most one batch fewer (docs/parity.md).
+        """
         return len(self._ids) // self._batch
 
     def at(self, step: int) -> list[str]:
