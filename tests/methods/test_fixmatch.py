@@ -76,7 +76,9 @@ def test_the_loss_is_the_official_expression(threshold):
     model = scripted(
         logits["partner"], torch.cat([logits["labeled"], logits["weak"]]), logits["strong"]
     )
-    loss = fixmatch.FixMatch(threshold)(model, labeled, main, partner)
+    loss = fixmatch.build(fixmatch.Settings(min_confidence=threshold))(
+        model, labeled, main, partner
+    )
 
     confidence, label = logits["weak"].softmax(1).max(1)
     mixed_confidence, mixed_label = logits["partner"].softmax(1).max(1)
@@ -113,7 +115,9 @@ def test_the_loss_equals_the_published_step(fixture, name, threshold):
     labeled = LabeledBatch(image=torch.zeros(len(own), 3, 12, 12), label=square("label"))
     main = unlabeled(images, square("padding"), box)
     partner = unlabeled(images, square("padding_mix"), box)
-    loss = fixmatch.FixMatch(threshold)(model, labeled, main, partner)
+    loss = fixmatch.build(fixmatch.Settings(min_confidence=threshold))(
+        model, labeled, main, partner
+    )
     expected = step[f"expect.{name}.fixmatch_total"].item()
     assert loss.total.item() == pytest.approx(expected, rel=1e-5)
 
@@ -138,10 +142,13 @@ def test_no_gradient_flows_into_the_label_that_teaches():
     strong = logits["strong"].requires_grad_()
     both = torch.cat([logits["labeled"], weak])
     model = scripted(logits["partner"], both, strong)
-    fixmatch.FixMatch(0.0)(model, labeled, main, partner).total.backward()
+    fixmatch.build(fixmatch.Settings(min_confidence=0.0))(
+        model, labeled, main, partner
+    ).total.backward()
     assert weak.grad.abs().sum() == 0
     assert strong.grad.abs().sum() > 0
 
 
 def test_the_defaults_are_the_published_ones():
-    assert fixmatch.Settings().model_dump() == {"min_confidence": 0.95}
+    published = {"min_confidence": 0.95, "labeled_loss": {"name": "ce"}}
+    assert fixmatch.Settings().model_dump() == published

@@ -70,7 +70,7 @@ def published_step(step):
 
 @pytest.mark.parametrize(("name", "threshold"), [("unimatch", 0.95), ("unimatch_tau0", 0.0)])
 def test_unimatch_equals_the_published_step(step, name, threshold):
-    loss = unimatch.UniMatchLoss(threshold)(*published_step(step))
+    loss = unimatch.UniMatchLoss(unimatch.Settings(min_confidence=threshold))(*published_step(step))
     for part in ("strong1", "strong2", "feature"):
         assert loss.parts[part].item() == pytest.approx(
             step[f"expect.{name}.{part}"].item(), rel=1e-5
@@ -250,7 +250,7 @@ def test_pasting_within_the_batch_teaches_what_a_turned_partner_would(name):
     names = ("labeled", "weak", "feature", "strong1", "strong2")
     logits = {n: 2 * torch.randn(2, 4, 32, 32, generator=draw) for n in names}
     losses = {
-        "unimatch": unimatch.UniMatchLoss(0.5),
+        "unimatch": unimatch.UniMatchLoss(unimatch.Settings(min_confidence=0.5)),
         "paper": paper.PaperLoss(paper.Settings()),
         "enhanced": GatedLoss(Gates(settings=enhanced.Settings())),
     }
@@ -296,3 +296,20 @@ def test_feature_perturbation_drops_whole_channels_and_doubles_the_others():
         else:
             torch.testing.assert_close(perturbed, 2 * clean)
     assert 12 <= dropped <= 36
+
+
+@pytest.mark.parametrize("name", ["supervised", "fixmatch", "unimatch", "paper", "enhanced"])
+def test_the_labeled_loss_may_be_that_of_hard_pixels(name):
+    module = plugins.load("zspl.methods", name)
+    labeled, main, partner = batches()
+    hard = {"name": "ohem", "threshold": 0.3, "min_kept": 50}
+    facts, parts = Facts(class_names=tuple("abcd"), crop_size=32), {}
+    for loss in ({"name": "ce"}, hard):
+        settings = module.Settings.model_validate({"labeled_loss": loss})
+        torch.manual_seed(1)
+        method = module.build(settings)
+        model = method.prepare(small_model(), small_model, facts)
+        parts[loss["name"]] = method(model, labeled, main, partner).parts
+    assert parts["ohem"]["labeled"] > parts["ce"]["labeled"]
+    unlabeled = parts["ce"].keys() - {"labeled"}
+    assert all(torch.equal(parts["ce"][key], parts["ohem"][key]) for key in unlabeled)

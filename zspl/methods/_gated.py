@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from zspl.losses import pixel_cross_entropy, pixels, smoothed_per_pixel
+from zspl.losses import pixels, smoothed_per_pixel
 from zspl.methods import Ensemble, Facts, Method, Moment, Round
 from zspl.methods._gates import Gates, GateSettings, asked_of, witness_of
 from zspl.methods._streams import (
@@ -55,7 +55,8 @@ class GatedLoss:
         source = None
         if partner is not None and streams.partner is not None:
             source = (*self.gates.label(partner, streams.partner), ~partner.padding)
-        losses = {"labeled": pixel_cross_entropy(streams.labeled, labeled.label)}
+        settings = self.gates.settings
+        losses = {"labeled": settings.labeled_loss(streams.labeled, labeled.label)}
         for name, logits, maps in lessons(streams, unlabeled, weak=weak, source=source):
             losses[name] = self._loss(logits, *maps)
         return step_loss(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zspl.data.cutmix import paste
-from zspl.losses import count_classes, pixels
+from zspl.losses import CrossEntropy, LabeledLoss, count_classes, pixels
 from zspl.methods import Method
 from zspl.models import SegmentationNetwork
 from zspl.records import IGNORE_INDEX, LabeledBatch, StepLoss, UnlabeledBatch
@@ -22,6 +22,9 @@ class StreamSettings(Section):
     """Settings of every method that runs UniMatch's streams."""
 
     feature_dropout: float = Field(default=0.5, ge=0, lt=1)
+    labeled_loss: LabeledLoss = Field(
+        default=CrossEntropy(), description="ce, or ohem as published for Cityscapes."
+    )
     streams: Literal["published", "lean"] = Field(
         default="published",
         description="lean leaves out what the loss does not read (the decoding of perturbed "

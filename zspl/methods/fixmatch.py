@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from zspl.data.cutmix import paste
-from zspl.losses import confidence_and_label, consistency_loss, pixel_cross_entropy
+from zspl.losses import CrossEntropy, LabeledLoss, confidence_and_label, consistency_loss
 from zspl.methods import Method
 from zspl.methods._streams import present, share, turned, watched
 from zspl.models import SegmentationNetwork
@@ -27,13 +27,17 @@ class Settings(Section):
     min_confidence: float = Field(
         default=0.95, ge=0, le=1, description="Lowest confidence that teaches; Cityscapes: 0."
     )
+    labeled_loss: LabeledLoss = Field(
+        default=CrossEntropy(), description="ce, or ohem as published for Cityscapes."
+    )
 
 
 class FixMatch(Method):
     """L = (L_x + L_s) / 2."""
 
-    def __init__(self, min_confidence: float) -> None:
-        self._min_confidence = min_confidence
+    def __init__(self, settings: Settings) -> None:
+        self._min_confidence = settings.min_confidence
+        self._labeled_loss = settings.labeled_loss
 
     def __call__(
         self,
@@ -58,7 +62,7 @@ class FixMatch(Method):
         weak = (*confidence_and_label(on_weak), unlabeled.padding)
         source = tuple(turned(maps) for maps in weak) if source is None else source
         confidence, label, padding = (paste(a, b, box) for a, b in zip(weak, source, strict=True))
-        loss = pixel_cross_entropy(on_labeled, labeled.label)
+        loss = self._labeled_loss(on_labeled, labeled.label)
         strong = consistency_loss(
             on_strong, label, confidence, padding, min_confidence=self._min_confidence
         )
@@ -77,4 +81,4 @@ class FixMatch(Method):
 
 def build(settings: Settings) -> Method:
     """Build the method."""
-    return FixMatch(settings.min_confidence)
+    return FixMatch(settings)

@@ -14,7 +14,6 @@ from torch import Tensor
 from zspl.losses import (
     confidence_and_label,
     enhanced_label,
-    pixel_cross_entropy,
     smoothed_cross_entropy,
 )
 from zspl.methods import Method
@@ -58,7 +57,7 @@ class PaperLoss:
         if partner is not None and streams.partner is not None:
             source = (self._label(partner, streams.partner), ~partner.padding)
         smoothing = self.settings.rate(streams.weak.shape[1])
-        losses = {"labeled": pixel_cross_entropy(streams.labeled, labeled.label)}
+        losses = {"labeled": self.settings.labeled_loss(streams.labeled, labeled.label)}
         for name, logits, maps in lessons(streams, unlabeled, weak=weak, source=source):
             losses[name] = smoothed_cross_entropy(logits, *maps, smoothing=smoothing)
         confidence, _ = confidence_and_label(streams.weak)

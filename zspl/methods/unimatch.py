@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from zspl.losses import confidence_and_label, consistency_loss, pixel_cross_entropy
+from zspl.losses import confidence_and_label, consistency_loss
 from zspl.methods import Method
 from zspl.methods._streams import (
     StreamMethod,
@@ -34,7 +34,7 @@ class Settings(StreamSettings):
 class UniMatchLoss:
     """L = (L_x + L_s1 / 4 + L_s2 / 4 + L_fp / 2) / 2."""
 
-    min_confidence: float
+    settings: Settings
 
     def __call__(
         self,
@@ -48,16 +48,16 @@ class UniMatchLoss:
         source = None
         if partner is not None and streams.partner is not None:
             source = (*confidence_and_label(streams.partner), partner.padding)
-        losses = {"labeled": pixel_cross_entropy(streams.labeled, labeled.label)}
+        losses = {"labeled": self.settings.labeled_loss(streams.labeled, labeled.label)}
         for name, logits, maps in lessons(streams, unlabeled, weak=weak, source=source):
             confidence, label, padding = maps
             losses[name] = consistency_loss(
-                logits, label, confidence, padding, min_confidence=self.min_confidence
+                logits, label, confidence, padding, min_confidence=self.settings.min_confidence
             )
-        confident = weak[0] >= self.min_confidence
+        confident = weak[0] >= self.settings.min_confidence
         return step_loss(losses, confident_share=share(confident, among=~unlabeled.padding))
 
 
 def build(settings: Settings) -> Method:
     """Build the method."""
-    return StreamMethod(UniMatchLoss(settings.min_confidence), settings)
+    return StreamMethod(UniMatchLoss(settings), settings)
