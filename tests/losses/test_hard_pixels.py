@@ -85,6 +85,17 @@ def test_groups_are_ranked_apart_and_their_means_averaged_as_gpus_do():
     assert hard_cross_entropy(logits, label, crops=5, **rule).item() != pytest.approx(loss.item())
 
 
+def test_processes_that_share_whole_groups_have_the_loss_of_the_whole_batch_as_their_mean():
+    logits, label = crops(8)
+    label[2:4, 1:] = 255
+    rule = {"threshold": 0.2, "min_kept": 20, "crops": 2}
+    whole = hard_cross_entropy(logits, label, **rule)
+    for count in (2, 4):
+        parts = zip(logits.chunk(count), label.chunk(count), strict=True)
+        shares = torch.stack([hard_cross_entropy(*part, **rule) for part in parts])
+        torch.testing.assert_close(shares.mean(), whole)
+
+
 def test_equally_hard_pixels_are_kept_together():
     logits, label = torch.zeros(1, 2, 3, 3), torch.zeros(1, 3, 3, dtype=torch.long)
     assert len(kept_of(logits, label, threshold=0.1, min_kept=2)) == 9
