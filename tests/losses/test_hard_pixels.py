@@ -151,6 +151,7 @@ def test_a_method_that_has_the_setting_learns_from_hard_pixels_alone(name, make_
 @pytest.fixture
 def make_step():
     from zspl import models
+    from zspl.data.label_quality import LabelQuality
     from zspl.records import LabeledBatch, UnlabeledBatch
 
     draw = torch.Generator().manual_seed(0)
@@ -163,7 +164,12 @@ def make_step():
         zero_shot = torch.randint(0, 4, (2, 32, 32), generator=draw)
         views = {name: images() for name in ("weak", "strong1", "strong2")}
         return UnlabeledBatch(
-            **views, padding=nowhere, box1=nowhere, box2=nowhere, zero_shot=zero_shot
+            **views,
+            padding=nowhere,
+            box1=nowhere,
+            box2=nowhere,
+            zero_shot=zero_shot,
+            zero_shot_confidence=torch.full(zero_shot.shape, 0.9),
         )
 
     label = torch.randint(0, 4, (2, 32, 32), generator=draw)
@@ -178,7 +184,10 @@ def make_step():
         )
 
     def step(name, values):
-        facts = Facts(class_names=tuple("abcd"), crop_size=32)
+        levels = torch.ones(4, 256, dtype=torch.int64)
+        claims, seen = torch.eye(4, 5, dtype=torch.int64), torch.ones(4, dtype=torch.int64)
+        quality = LabelQuality(right=levels, wrong=levels, claims=claims + 1, images=seen)
+        facts = Facts(class_names=tuple("abcd"), crop_size=32, label_quality=quality)
         method = plugins.load("zspl.methods", name).build(
             plugin_settings("zspl.methods", name, values)
         )
