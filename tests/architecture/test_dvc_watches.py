@@ -12,7 +12,7 @@ from zspl.settings import Settings, Train
 pytestmark = pytest.mark.filterwarnings("default")
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("", "benchmarks/animals", "benchmarks/pascal")
+FOLDERS = ("", *sorted(f"benchmarks/{p.name}" for p in (ROOT / "benchmarks").iterdir()))
 # Texts and progress bars change no number.
 UNWATCHED_ON_PURPOSE = {"zspl", "zspl.errors", "zspl.observer"}
 

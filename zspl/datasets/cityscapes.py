@@ -3,7 +3,7 @@
 A data folder holds leftImg8bit/{train,val}/<city>/<id>_leftImg8bit.png (photos, 2048x1024) and
 gtFine/{train,val}/<city>/<id>_gtFine_labelIds.png (masks, 34 label ids); an id is
 <city>_<sequence>_<frame>. There is no background: what is none of the 19 classes is ignored.
-Papers score with windows of 801 pixels at a stride of 534: `zspl.inference.sliding_window`.
+Papers score with windows of 801 pixels at a stride of 534: `evaluate.window` in params.yaml.
 
 The ids below cityscapes_fine/ are those of LiheYoung/UniMatch (MIT): 1/30 to 1/2 of the 2,975.
 """
