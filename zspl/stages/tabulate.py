@@ -20,6 +20,7 @@ from zspl.evaluation.tables import (
     write_table,
     zero_shot_table,
 )
+from zspl.errors import SettingsError
 from zspl.io import atomic
 from zspl.io.layout import Layout
 from zspl.io.splits import read_split
@@ -34,11 +35,15 @@ def run(settings: Settings, observer: Observer) -> Mapping[str, float]:
         The mean mIoU over seeds of each method and split, as shares in [0, 1].
 
     Raises:
-        SettingsError: if there are no published numbers for `tabulate.published`.
+        SettingsError: if there are no published numbers for `tabulate.published`, or no cells.
         DataError: if a score file is broken or the data folder is missing.
     """
     published = read_published(settings.tabulate.published)
     results = read_results(settings)
+    if results.cells.empty:
+        raise SettingsError(
+            "tabulate: cells names no training; it needs a method, a model, a split and a seed"
+        )
     layout = Layout(settings.paths.out)
     work = layout.work("tabulate")
     shutil.rmtree(work, ignore_errors=True)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from zspl import stages
-from zspl.errors import DataError
+from zspl.errors import DataError, SettingsError
 from zspl.evaluation.results import configured_cells
 from zspl.io.images import write_label
 from zspl.io.layout import Layout
@@ -42,6 +42,15 @@ def write_scores(layout, settings, *, skip=()):
 
 def tabulate(settings, observer=None):
     return stages.run("tabulate", settings, observer or Silent())
+
+
+def test_a_benchmark_without_cells_is_one_line(prepared, make_settings):
+    settings = make_settings(prepared.out)
+    nothing = settings.model_copy(
+        update={"cells": settings.cells.model_copy(update={"methods": (), "label_methods": ()})}
+    )
+    with pytest.raises(SettingsError, match="cells names no training"):
+        tabulate(nothing)
 
 
 def test_tables_figures_and_the_page_appear_together(prepared, make_settings, recorder):
