@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from zspl.errors import SettingsError
 from zspl.evaluation import METRICS
 from zspl.evaluation.figures import draw_figures
 from zspl.evaluation.page import page
@@ -20,7 +21,6 @@ from zspl.evaluation.tables import (
     write_table,
     zero_shot_table,
 )
-from zspl.errors import SettingsError
 from zspl.io import atomic
 from zspl.io.layout import Layout
 from zspl.io.splits import read_split
