@@ -148,8 +148,8 @@ class UnlabeledCrops:
     """An unlabeled batch in the bytes that leave the loader under `train.views: tensor`.
 
     The bits of `marks` are, from the lowest, the padding and the CutMix boxes of the two strong
-    views; `colours` holds one row of zspl/data/views.py per crop and strong view. `zero_shot` is
-    255 and `zero_shot_confidence`, in 1/255, is 0 in the padding.
+    views; `colours` holds one row of zspl/data/colour_rows.py per crop and strong view.
+    `zero_shot` is 255 and `zero_shot_confidence`, in 1/255, is 0 in the padding.
     """
 
     image: UInt8[Tensor, "B S S 3"]

@@ -78,8 +78,12 @@ def describe(error: ValidationError, *, where: str) -> str:
     for detail in error.errors():
         key = ".".join(map(str, detail["loc"])) or "whole file"
         got = f", got {detail['input']!r}" if detail["type"] not in _SPEAKS_FOR_ITSELF else ""
-        problems.append(f"{key}: {detail['msg'].removeprefix('Value error, ')}{got}")
+        told = _OWN_WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+        problems.append(f"{key}: {told}{got}")
     return f"{where} has {len(problems)} problem(s): " + "; ".join(problems)
 
 
+_OWN_WORDS = {
+    "extra_forbidden": "there is no such setting; mind the spelling",
+}
 _SPEAKS_FOR_ITSELF = {"missing", "extra_forbidden", "value_error"}

@@ -153,11 +153,11 @@ class Evaluate(Section):
     """How a network looks at the photos it is scored on; methods.md 2.4 and 3.4."""
 
     window: int | None = Field(
-        ge=2,
+        ge=16,
         description="Side in pixels of windows that move by two thirds of it (UniMatch: 801 for "
         "Cityscapes), or null: the whole photo at once. The selection in training takes it too.",
     )
-    scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+    scales: tuple[Annotated[float, Field(ge=0.1, le=4)], ...] = Field(
         min_length=1,
         description="Sizes, over the photo's own, whose probabilities are averaged; [1.0]: its own "
         "alone. The selection in training leaves it out: it is dear, and published code has none.",

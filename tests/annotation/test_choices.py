@@ -115,8 +115,8 @@ def test_a_labeler_that_reads_label_maps_sees_photos_at_their_size(tmp_path):
     ("asked", "message"),
     [
         ({"threshold": 0.5, "calibrated": True}, "masks choose thresholds; leave one out"),
-        ({"changes": {"features.depht": 3}}, "depht: Extra inputs are not permitted"),
-        ({"features": "clip", "changes": {"features.depth": 3}}, "depth: Extra inputs"),
+        ({"changes": {"features.depht": 3}}, "depht: there is no such setting"),
+        ({"features": "clip", "changes": {"features.depth": 3}}, "depth: there is no such setting"),
         ({"changes": {"features": 3}}, "Write part.setting=value"),
         ({"clip": "tiny", "templates": "imagenet80"}, "imagenet80"),
     ],

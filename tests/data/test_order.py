@@ -2,7 +2,8 @@ from collections import Counter
 
 import pytest
 
-from zspl.data.order import IdStream
+from zspl.data.order import IdStream, Share
+from zspl.errors import SettingsError
 
 IDS = tuple("abcdefghij")
 
@@ -45,3 +46,13 @@ def test_a_list_shorter_than_a_batch_repeats_until_it_fills_one(count, batch):
     seen = Counter(stream.at(0))
     assert sum(seen.values()) == batch
     assert set(seen) == set(IDS[:count])
+
+
+@pytest.mark.parametrize(
+    ("share", "batch"), [(Share(), 1), (Share(micro_batches=4), 4), (Share(processes=8), 8)]
+)
+def test_a_part_of_one_crop_cannot_be_pasted_within_the_batch(share, batch):
+    with pytest.raises(SettingsError, match="has no other to paste") as caught:
+        share.check_pairs(batch)
+    assert "\n" not in str(caught.value)
+    share.check_pairs(2 * batch)

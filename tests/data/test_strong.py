@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 from torchvision.transforms import functional as reference
 
 from zspl.data import strong
@@ -40,7 +42,7 @@ def test_jitter_applies_every_change_in_random_order_within_its_range(crop, monk
     rng = np.random.default_rng(0)
 
     for _ in range(400):
-        strong.jitter(Image.fromarray(crop[:2, :2]), rng)
+        strong.strong_view(crop[:2, :2], rng)
 
     orders = {tuple(name for name, _ in calls[k : k + 4]) for k in range(0, len(calls), 4)}
     assert len(orders) == 24
@@ -52,21 +54,25 @@ def test_jitter_applies_every_change_in_random_order_within_its_range(crop, monk
         assert np.mean(factors) == pytest.approx((low + high) / 2, abs=0.04)
 
 
-def test_jitter_grey_and_blur_have_their_probabilities(monkeypatch):
-    crop = np.zeros((2, 2, 3), np.uint8)
-    crop[0] = (200, 40, 90)
-    jittered = []
-    monkeypatch.setattr(strong, "jitter", lambda image, _: jittered.append(1) or image)
+def test_jitter_grey_and_blur_have_their_probabilities():
     rng = np.random.default_rng(0)
+    drawn = [strong.draw_colours(rng) for _ in range(3000)]
+    assert np.mean([len(colours.changes) == 4 for colours in drawn]) == pytest.approx(0.8, abs=0.03)
+    assert np.mean([colours.grey for colours in drawn]) == pytest.approx(0.2, abs=0.03)
+    radii = [colours.radius for colours in drawn if colours.radius]
+    assert len(radii) / 3000 == pytest.approx(0.5, abs=0.03)
+    assert 0.1 <= min(radii) < 0.11
+    assert 1.99 < max(radii) <= 2
 
-    views = [strong.strong_view(crop, rng) for _ in range(3000)]
 
-    grey = np.mean([(view == view[..., :1]).all() for view in views])
-    unchanged = np.mean([(view == crop).all() for view in views])
-    assert len(jittered) / 3000 == pytest.approx(0.8, abs=0.03)
-    assert grey == pytest.approx(0.2, abs=0.03)
-    # A radius below about 0.15 pixel changes no grey level here, hence the wide margin.
-    assert unchanged == pytest.approx(0.8 * 0.5, abs=0.08)
+def test_a_view_is_changed_made_grey_and_blurred_as_drawn(crop):
+    plain = strong.Colours(changes=(), grey=False, radius=0.0)
+    np.testing.assert_array_equal(strong.coloured(crop, plain), crop)
+    grey = strong.coloured(crop, replace(plain, grey=True))
+    assert (grey == grey[..., :1]).all()
+    image = Image.fromarray(crop)
+    expected = np.asarray(image.filter(ImageFilter.GaussianBlur(1.5)))
+    np.testing.assert_array_equal(strong.coloured(crop, replace(plain, radius=1.5)), expected)
 
 
 def test_a_strong_view_leaves_its_crop_alone_and_repeats_with_the_seed(crop):

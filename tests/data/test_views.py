@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from zspl.data import strong
 from zspl.data.colour_rows import REACH, ROW, box_weights, rows
@@ -37,14 +37,7 @@ def drawn(*changes, grey=False, radius=0.0):
 
 def by_pillow(crop, colours):
     """The view as `pillow` makes it, from the same draw."""
-    image = Image.fromarray(crop)
-    for k, factor in colours.changes:
-        image = strong._CHANGES[k][0](image, factor)
-    if colours.grey:
-        image = image.convert("L").convert("RGB")
-    if colours.radius:
-        image = image.filter(ImageFilter.GaussianBlur(colours.radius))
-    return np.asarray(image).astype(float)
+    return strong.coloured(crop, colours).astype(float)
 
 
 def by_tensor(crops, colours):

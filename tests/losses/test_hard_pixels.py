@@ -122,7 +122,7 @@ def test_the_setting_calls_the_loss_that_it_names():
         ("ohem", "labeled_loss: .*, got 'ohem'"),
         ({"name": "focal"}, r"labeled_loss: .*'focal'.*'ce', 'ohem'"),
         ({"name": "ohem", "min_kept": 0}, r"labeled_loss.*min_kept: .* got 0"),
-        ({"name": "ce", "threshold": 0.5}, r"labeled_loss.*threshold: Extra inputs"),
+        ({"name": "ce", "threshold": 0.5}, r"labeled_loss.*threshold: there is no such setting"),
     ],
 )
 def test_a_labeled_loss_that_does_not_exist_is_one_line(chosen, message):

@@ -270,6 +270,21 @@ def test_a_batch_without_a_confident_pixel_adds_no_pixel_loss():
     assert all(loss.parts[name] == 0 for name in ("strong1", "strong2", "feature"))
 
 
+def test_a_patch_of_which_nothing_is_known_teaches_nothing():
+    label = label_map(24)
+    label[:, :, :] = 255
+    label[0, 0, 0] = 1
+    patches = drawn(2, 3, 6, 6).requires_grad_()
+    lesson = beyond_pixels.Lesson(
+        pixels=drawn(2, 3, 24, 24), patches=patches, label=label, judged=patches.detach()
+    )
+    _, patch, _ = beyond_pixels.lesson_losses(lesson, torch.zeros(3))
+    patch.backward()
+    known = patch_classifier.patch_labels(label, 3).any(dim=1)
+    assert (patches.grad.abs().sum(dim=1) > 0).equal(known)
+    assert 0 < known.sum() < known.numel()
+
+
 def test_the_noise_rate_of_a_class_grows_with_what_was_learned_of_it():
     _, model = prepared()
     means = [

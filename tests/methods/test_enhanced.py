@@ -222,7 +222,19 @@ def test_nobody_teaches_where_both_together_are_unsure_if_so_set(step):
     never = (2.0,) * CLASSES
     assert (label, zero_shot) == written_out(main, streams.weak, never, witness=witness.tolist())
     assert any(value == 255 for image in label for row in image for value in row)
-    assert not enhanced.Settings(unsure="nobody", min_precision=0.5).reads_confidence
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unsure": "nobody", "min_precision": 0.5}, "min_precision is without effect"),
+        ({"unsure": "nobody", "agreement": 2}, "agreement is without effect"),
+        ({"unsure": "nobody", "zero_shot_weight": 0.5}, "zero_shot_weight is without effect"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        enhanced.Settings(**changes)
 
 
 def test_recommended_is_enhanced_with_a_witness_and_nobody_else():

@@ -241,6 +241,11 @@ def test_without_a_partner_cutmix_pastes_within_the_batch_and_nothing_is_predict
     assert streams.partner is None
 
 
+@pytest.mark.parametrize("images", [2, 3, 4, 5])
+def test_within_a_batch_no_image_is_pasted_into_itself(images):
+    assert not (turned(torch.arange(images)) == torch.arange(images)).any()
+
+
 @pytest.mark.parametrize("name", ["unimatch", "paper", "enhanced"])
 def test_pasting_within_the_batch_teaches_what_a_turned_partner_would(name):
     labeled, main, _ = batches()

@@ -132,4 +132,4 @@ def test_a_window_that_is_no_number_is_one_line_that_names_the_key(params, capsy
     (line,) = capsys.readouterr().err.splitlines()
     assert "evaluate.window: Input should be a valid integer" in line
     assert main([*command, "evaluate.flips=true"]) == 2
-    assert "evaluate.flips: Extra inputs" in capsys.readouterr().err
+    assert "evaluate.flips: there is no such setting" in capsys.readouterr().err

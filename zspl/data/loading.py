@@ -216,7 +216,10 @@ class TrainingData:
             ValueError: if pseudo labels are needed and there are none.
             DataError: if unlabeled images are needed and there are none, or a file is missing or
                 broken.
+            SettingsError: if CutMix shall paste within a batch of one crop.
         """
+        if "unlabeled" in needs and self._recipe.cutmix_partner == "batch":
+            self._share.check_pairs(self._recipe.batch_unlabeled)
         if {"labels", CONFIDENCE} & set(needs) and not self._has_labels:
             raise ValueError("the method needs pseudo labels, expected pseudo_labels, got None")
         if CONFIDENCE in needs:

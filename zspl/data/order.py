@@ -42,6 +42,21 @@ class Share:
         starts = range(self.process * size, len(ids), self.processes * size)
         return [(place, ids[place]) for start in starts for place in range(start, start + size)]
 
+    def check_pairs(self, batch: int) -> None:
+        """Refuse a batch whose micro-batches hold one crop in a process, with none to pair it with.
+
+        Raises:
+            SettingsError: if that is so.
+        """
+        parts = self.processes * self.micro_batches
+        if batch < 2 * parts:
+            raise SettingsError(
+                f"train: cutmix_partner is batch, but of {batch} unlabeled crops each of {parts} "
+                "part(s) of a step gets one, which has no other to paste; raise "
+                "train.batch_unlabeled, lower train.accumulate or the number of processes, or set "
+                "train.cutmix_partner to same_image"
+            )
+
 
 class IdStream:
     """An endless shuffled list of ids: whole batches of one permutation per epoch.

@@ -75,7 +75,7 @@ class Colours:
 
 
 def draw_colours(rng: np.random.Generator) -> Colours:
-    """Draw what `strong_view` would draw; the generator is left as that would leave it."""
+    """Draw a strong view: jitter with p 0.8, grey with 0.2, blur with 0.5."""
     changes = _draw_changes(rng) if rng.random() < JITTER_PROBABILITY else ()
     grey = bool(rng.random() < GREY_PROBABILITY)
     radius = float(rng.uniform(*BLUR_SIGMA)) if rng.random() < BLUR_PROBABILITY else 0.0
@@ -87,22 +87,20 @@ def _draw_changes(rng: np.random.Generator) -> tuple[tuple[int, float], ...]:
     return tuple((k, float(rng.uniform(*_CHANGES[k][1:]))) for k in order)
 
 
-def jitter(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Change brightness, contrast, saturation and hue, in random order."""
-    for k, factor in _draw_changes(rng):
-        image = _CHANGES[k][0](image, factor)
-    return image
-
-
 def strong_view(
     crop: UInt8[np.ndarray, "S S 3"], rng: np.random.Generator
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """Return a strong view of a weak crop: jitter with p 0.8, grey with 0.2, blur with 0.5."""
+    """Return a strong view of a weak crop under a new draw."""
+    return coloured(crop, draw_colours(rng))
+
+
+def coloured(crop: UInt8[np.ndarray, "S S 3"], drawn: Colours) -> UInt8[np.ndarray, "S S 3"]:
+    """Return a strong view of a weak crop under a draw."""
     image = Image.fromarray(crop)
-    if rng.random() < JITTER_PROBABILITY:
-        image = jitter(image, rng)
-    if rng.random() < GREY_PROBABILITY:
+    for k, factor in drawn.changes:
+        image = _CHANGES[k][0](image, factor)
+    if drawn.grey:
         image = image.convert("L").convert("RGB")
-    if rng.random() < BLUR_PROBABILITY:
-        image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(*BLUR_SIGMA))))
+    if drawn.radius:
+        image = image.filter(ImageFilter.GaussianBlur(drawn.radius))
     return np.asarray(image)

@@ -1,7 +1,8 @@
 """Several processes that train one network together, as `torchrun` starts them; usually one.
 
 Each process computes its share of the same batch, so that their number changes how fast a
-training is and not what it is trained on.
+training is and not the photos it is trained on. What a method draws within a batch, such as the
+pairs of CutMix, it draws within each share.
 """
 
 import os

@@ -108,9 +108,15 @@ class Guided(Ensemble):
 class GatedMethod(Method):
     """UniMatch's streams with labels from the model and from zero-shot labels."""
 
-    def __init__(self, settings: GateSettings, *, weight: float | None = None) -> None:
+    def __init__(self, settings: GateSettings, *, done: float = 0.0) -> None:
         self._settings = settings
-        self._weight = settings.zero_shot_weight if weight is None else weight
+        self._done = done
+
+    @property
+    def _weight(self) -> float:
+        """Of a pixel that the zero-shot label teaches, w0 + (w1 - w0) t / T."""
+        first, last = self._settings.zero_shot_weight, self._settings.final_zero_shot_weight
+        return first if last is None else first + (last - first) * self._done
 
     def rounds(self) -> tuple[Round, ...]:
         """Return the one training, which reads confidences if a gate asks for them."""
@@ -137,12 +143,8 @@ class GatedMethod(Method):
         )
 
     def at(self, moment: Moment) -> "GatedMethod":
-        """Return the method with the weight of zero-shot labels at a step, w0 + (w1 - w0) t / T."""
-        first, last = self._settings.zero_shot_weight, self._settings.final_zero_shot_weight
-        if last is None:
-            return self
-        done = moment.iteration / moment.total
-        return GatedMethod(self._settings, weight=first + (last - first) * done)
+        """Return the method with its weights at a step, t of T."""
+        return GatedMethod(self._settings, done=moment.iteration / moment.total)
 
     def __call__(
         self,

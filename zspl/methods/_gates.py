@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from zspl.losses import confidence_and_label
@@ -72,18 +72,24 @@ class GateSettings(SmoothedSettings):
         "step, predicts the weak views; null: the model itself. UniMatch V2: 0.996.",
     )
 
+    @model_validator(mode="after")
+    def _nothing_set_in_vain(self) -> "GateSettings":
+        if self.unsure == "nobody":
+            gates = ("min_zero_shot_confidence", "min_precision", "agreement")
+            for name in (*gates, "zero_shot_weight", "final_zero_shot_weight"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is without effect while unsure is nobody")
+        return self
+
     @property
     def reads_confidence(self) -> bool:
         """Whether a gate asks how sure the zero-shot labels are."""
-        gated = self.min_zero_shot_confidence > 0 or self.min_precision is not None
-        return gated and self.unsure == "zero_shot"
+        return self.min_zero_shot_confidence > 0 or self.min_precision is not None
 
     @property
     def reads_quality(self) -> bool:
         """Whether a gate asks how right the zero-shot labels of labeled images are."""
-        return self.evidence is not None or (
-            self.min_precision is not None and self.unsure == "zero_shot"
-        )
+        return self.evidence is not None or self.min_precision is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -127,8 +127,12 @@ def present(unlabeled: UnlabeledBatch | None) -> UnlabeledBatch:
 
 
 def turned(maps: Shaped[Tensor, "U *rest"]) -> Shaped[Tensor, "U *rest"]:
-    """Return a batch from its last image to its first: what CutMix pastes within it (V2)."""
-    return maps.flip(0)
+    """Return a batch in which every image is another one: what CutMix pastes within it.
+
+    From the last to the first, as in UniMatch V2; turned by one where their number is odd, since
+    the one in the middle would meet itself.
+    """
+    return maps.flip(0) if len(maps) % 2 == 0 else maps.roll(1, 0)
 
 
 def forward_streams(

@@ -203,7 +203,10 @@ def channel_classes(
     """
     side = round(tokens.shape[1] ** 0.5)
     maps = F.interpolate(logits, size=(side, side), mode="bilinear").flatten(2)
-    return (F.normalize(maps, dim=2) @ F.normalize(tokens.to(maps.dtype), dim=1)).argmax(dim=1)
+    # In half precision channels would change class where two are close.
+    with torch.autocast(maps.device.type, enabled=False):
+        likeness = F.normalize(maps, dim=2) @ F.normalize(tokens.to(maps.dtype), dim=1)
+    return likeness.argmax(dim=1)
 
 
 def recoloured(images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:

@@ -9,7 +9,7 @@ it, how many patches of a class are doubted follows what the classifier learns o
 the paper says (there, nothing is ever doubted): by the probability that it misses on the labeled
 patches that hold the class, as a mean per epoch. Also unlike it, that share has an upper limit,
 the geometry follows the crop, all three unlabeled patch losses have the weights of the labeled
-one, and a batch without a confident pixel adds no pixel loss.
+one, and what holds no confident pixel, a patch or a batch, teaches nothing.
 
 Unlike in UniMatch, an unlabeled loss is the mean over the confident pixels alone, however few.
 """
@@ -275,7 +275,8 @@ def lesson_losses(
     held = patch_labels(lesson.label, len(rate)) > 0
     doubted = doubts(lesson.judged, held, rate)
     pixel = pixel_cross_entropy(lesson.pixels, without(lesson.label, doubted))
-    patch = patch_loss(lesson.patches, lesson.label, ~doubted)
+    # A patch of which nothing is known teaches nothing, not that it holds no class.
+    patch = patch_loss(lesson.patches, lesson.label, ~doubted & held.any(dim=1, keepdim=True))
     return pixel, patch, share(doubted, among=held)
 
 

@@ -3,7 +3,9 @@
 Written from the configurations of its authors for VOC, with and without CutMix (methods.md 3.3).
 Both networks start from the same pretrained weights with heads of their own; the first one is
 evaluated. As there, teachers predict in training mode, no confidence is asked for, and the
-padding of a crop is taught like any pixel. Unlike there, both crops that CutMix joins are drawn
+padding of a crop is taught like any pixel. Optimiser, schedule, scales and decoder are those of
+`train`, in our benchmarks UniMatch's, not the authors' (no weight decay of norms and biases, one
+learning rate, a decoder with leaky ReLUs). Unlike there, both crops that CutMix joins are drawn
 from one list of images: the second batch is turned by one, so that no image meets itself.
 """
 

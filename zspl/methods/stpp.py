@@ -8,7 +8,8 @@ from all. Every round starts from fresh weights.
 Unlike the official code, a step holds a fixed number of labeled and of unlabeled crops instead of
 a mixture by chance in which they are equally frequent; crops are scaled relative to the image
 instead of to 400 pixels; and a list of fewer than 200 labeled images is not doubled, since
-`lengths` says how long the first round is.
+`lengths` says how long the first round is. Optimiser, schedule and network are those of `train`:
+there the rate after t + 1 steps is lr0 (1 - (t + 1) / T)^0.9, one step ahead of UniMatch's.
 """
 
 import math

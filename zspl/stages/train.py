@@ -95,7 +95,8 @@ def _fingerprint(settings: Settings, layout: Layout, cell: Cell) -> str:
     recipe["method"] = settings.train.methods[cell.method]
     recipe["model"] = settings.train.models[cell.model].model_dump()
     recipe["cell"] = str(cell.path)
-    recipe["window"] = settings.evaluate.window
+    if settings.train.selection != "last":
+        recipe["window"] = settings.evaluate.window
     inputs = [layout.records, layout.classes, *sorted(layout.split(cell.split).glob("*.txt"))]
     if cell.labels is not None:
         inputs += [p for p in sorted(layout.labels(cell.labels).rglob("*")) if p.is_file()]

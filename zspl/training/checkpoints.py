@@ -34,7 +34,7 @@ class Best:
 def what_stays(folder: Path) -> str:
     """Return what a training that stops here leaves behind, for the line that says why."""
     if (folder / CHECKPOINT).exists():
-        return f"the last good checkpoint stays in {folder}"
+        return f"the last good checkpoint stays in {folder} until other settings train anew"
     return "there was no checkpoint yet"
 
 

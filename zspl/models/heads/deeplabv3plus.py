@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zspl.errors import SettingsError
+from zspl.io import processes
 from zspl.models.network import HeadFactory
 from zspl.models.pretrained import HeadSettings
 
@@ -53,13 +54,18 @@ class ImagePooling(nn.Module):
         Raises:
             SettingsError: if a training batch holds one image, which cannot be normalised.
         """
-        if self.training and x.shape[0] == 1:
+        if self.training and x.shape[0] == 1 and not self._looks_across_processes():
             raise SettingsError(
-                "head deeplabv3plus: batch norm of the pooled image needs 2 or more images in a "
-                "training batch, got 1; raise train.batch_labeled"
+                "head deeplabv3plus: batch norm of the pooled image needs 2 or more images in what "
+                "a process decodes at once, got 1; raise train.batch_labeled and "
+                "train.batch_unlabeled, lower train.accumulate or take fewer processes"
             )
         pooled: Tensor = self.gap(x)
         return pooled.expand(-1, -1, x.shape[-2], x.shape[-1])
+
+    def _looks_across_processes(self) -> bool:
+        synced = any(isinstance(module, nn.SyncBatchNorm) for module in self.gap)
+        return synced and processes.count() > 1
 
 
 class ASPP(nn.Module):
