@@ -239,7 +239,7 @@ def test_a_setting_without_effect_is_refused(changes, message):
 
 def test_recommended_is_enhanced_with_a_witness_and_nobody_else():
     ours = recommended.Settings()
-    theirs = enhanced.Settings(evidence=1.0, unsure="nobody", counted="all", streams="lean")
+    theirs = enhanced.Settings(evidence=2.0, unsure="nobody", counted="all", streams="lean")
     assert ours.model_dump() == theirs.model_dump()
     (only,) = recommended.build(ours).rounds()
     assert only.needs == {"labeled", "unlabeled", "labels", "label_quality"}

@@ -68,7 +68,11 @@ def test_every_missing_core_key_is_refused(tmp_path):
         ("train.selection", "holdout", "prepare.holdout is 0"),
         ("evaluate.window", 1, r"evaluate\.window: .*greater than or equal to 16, got 1"),
         ("evaluate.scales", [], r"evaluate\.scales: .*at least 1 item"),
-        ("evaluate.scales", [1.0, 0], r"evaluate\.scales\.1: .*greater than or equal to 0.1, got 0"),
+        (
+            "evaluate.scales",
+            [1.0, 0],
+            r"evaluate\.scales\.1: .*greater than or equal to 0.1, got 0",
+        ),
         (
             "train.methods.unimatch",
             {"min_confidence": 1.5},

@@ -3,12 +3,14 @@
 The paper teaches the raw zero-shot label wherever the model is unsure (eq. 7), mistakes included,
 and the model wherever it is sure, however early (methods.md 2.6 tells how that collapses). Here
 both are heard at once: how often each zero-shot label is right, and what it is mistaken for, is
-counted on the labeled images, and Bayes' rule adds that to what the model says of a pixel,
+counted on the labeled images, and as in Bayes' rule that is added to what the model says of a
+pixel,
 
-    log p(c | pixel, claim) = log p_model(c | pixel) + log P(claim | c) + const.
+    log p(c | pixel, claim) = log p_model(c | pixel) + e log P(claim | c) + const.
 
-A pixel teaches if the result is sure, and its likeliest class is the label; else nobody does. It
-is the method `enhanced` with other defaults; docs/results.md compares them.
+The weight e is 2 and not Bayes' 1, since a model of few labels is surer than it is right. A pixel
+teaches if the result is sure, and its likeliest class is the label; else nobody does. It is the
+method `enhanced` with other defaults; docs/results.md compares them.
 """
 
 from typing import Literal
@@ -26,7 +28,7 @@ class Settings(GateSettings):
     """Settings of the method; what is not named here is as in `enhanced`."""
 
     evidence: float | None = Field(
-        default=1.0, ge=0, description="Weight of the zero-shot label's log-likelihood; 1: Bayes."
+        default=2.0, ge=0, description="Weight of the zero-shot label's log-likelihood; 1: Bayes."
     )
     unsure: Literal["zero_shot", "nobody"] = Field(
         default="nobody", description="Who teaches where both together are unsure."
