@@ -65,6 +65,17 @@ GATES = {
 """Settings of `enhanced` beyond the paper's rule, with the same losses."""
 
 
+WITHIN = {
+    "beyond_pixels": (1.1214050, 1.0714228, 1.0919838, 1.0496453, 1.0091772),
+    "cps": (6.0250645, 5.5013132, 5.1810489, 4.5920682, 4.1614971),
+    "fixmatch": (1.1737423, 1.1023332, 1.2191265, 1.1548315, 1.1353309),
+    "logicdiag": (4.5907717, 4.1697736, 3.8591204, 3.6214154, 3.6824982),
+    "paper": (1.4364977, 1.3930354, 1.4040782, 1.3708028, 1.3666552),
+    "unimatch": (0.9562134, 0.9032811, 1.1717949, 1.0256412, 1.0676342),
+}
+"""The same losses where CutMix pastes within the batch."""
+
+
 class Losses(Silent):
     """Remembers the loss of each reported step."""
 
@@ -112,7 +123,7 @@ def network():
     )
 
 
-def batch(step, needs, *, confidence=False):
+def batch(step, needs, *, confidence=False, within=False):
     """Draw blocks of colour whose class is their brightness, so that there is much to learn."""
     draw, sure = (torch.Generator().manual_seed(seed) for seed in (step, 1000 + step))
 
@@ -140,7 +151,9 @@ def batch(step, needs, *, confidence=False):
     label, image = crops()
     label[1, :2] = 255
     labeled = LabeledBatch(image=image, label=label)
-    return (labeled, unlabeled(), unlabeled()) if "unlabeled" in needs else (labeled, None, None)
+    if "unlabeled" not in needs:
+        return labeled, None, None
+    return labeled, unlabeled(), None if within else unlabeled()
 
 
 def quality():
@@ -155,7 +168,7 @@ def quality():
     )
 
 
-def losses_of(name, folder, settings=None):
+def losses_of(name, folder, settings=None, *, within=False):
     module = plugins.load("zspl.methods", name)
     method = module.build(module.Settings(**(settings or SETTINGS.get(name, {}))))
     table = ClassTable.plain(tuple("abcd"), prompts=tuple("bcd"))
@@ -173,7 +186,7 @@ def losses_of(name, folder, settings=None):
         seed=0,
         method=method,
         batches=lambda start, stop: (
-            batch(step, module.NEEDS, confidence=settings is not None)
+            batch(step, module.NEEDS, confidence=settings is not None, within=within)
             for step in range(start, stop)
         ),
         selection=Selection(name="last", records=(), table=table),
@@ -199,6 +212,12 @@ def one_thread():
 @pytest.mark.parametrize("name", sorted(GOLDEN))
 def test_twenty_steps_give_the_known_losses(name, tmp_path):
     assert losses_of(name, tmp_path) == pytest.approx(GOLDEN[name], rel=1e-5)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", WITHIN)
+def test_twenty_steps_that_paste_within_the_batch_give_the_known_losses(name, tmp_path):
+    assert losses_of(name, tmp_path, within=True) == pytest.approx(WITHIN[name], rel=1e-5)
 
 
 @pytest.mark.usefixtures("one_thread")
