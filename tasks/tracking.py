@@ -230,7 +230,7 @@ def _identity(stage: str, settings: Settings, instance: Mapping[str, str]) -> _I
     )
     tags["zspl.cell"] = cell.path.as_posix()
     if stage == "train":
-        untouched = {"cells": True, "tabulate": True, "evaluate": {"scales", "flip"}}
+        untouched: Any = {"cells": True, "tabulate": True, "evaluate": {"scales", "flip"}}
         recipe = settings.model_dump_json(exclude=untouched)
         tags["zspl.made_under"] = hashlib.sha256(recipe.encode()).hexdigest()
     if stage == "evaluate":
