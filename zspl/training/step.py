@@ -178,13 +178,20 @@ def _reason(step: Step, value: float, batch: Batch) -> str:
     at = f"iteration {step.moment.iteration} of {step.moment.total}"
     line = f"train {step.name}: the loss is {value} at {at}"
     stays = what_stays(step.folder)
-    strange = strange_crop(crops)
-    if strange is None:
+    # Any process may hold the crop to blame, and all of them say so.
+    blamed = processes.gathered(_named(step, strange_crop(crops)))
+    if not blamed:
         return f"{line}; lower train.learning_rate or train.head_multiplier ({stays})"
+    return f"{line}: {blamed[0]} holds values that are not finite; mend or remove it ({stays})"
+
+
+def _named(step: Step, strange: tuple[str, int] | None) -> list[str]:
+    """Return the words for a strange crop, if there is one."""
+    if strange is None:
+        return []
     name, place = strange
     ids = step.ids[0 if name == "labeled" else 1]
-    image = f"image {ids[place]!r}" if ids else f"crop {place} of the {name} batch"
-    return f"{line}: {image} holds values that are not finite; mend or remove it ({stays})"
+    return [f"image {ids[place]!r}" if ids else f"crop {place} of the {name} batch"]
 
 
 def _mean(numbers: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
