@@ -9,8 +9,8 @@ pixel,
     log p(c | pixel, claim) = log p_model(c | pixel) + e log P(claim | c) + const.
 
 The weight e falls from 2 to Bayes' 1, since a young model of few labels is surer than it is right.
-A pixel teaches if the result is sure, and its likeliest class is the label; else nobody does. It
-is the method `enhanced` with other defaults; docs/results.md compares them.
+A pixel teaches if the result is sure, and its likeliest class is the label; else nobody does. It is the
+method `enhanced` with other defaults; docs/results.md compares them.
 """
 
 from typing import Literal
