@@ -229,7 +229,6 @@ def test_nobody_teaches_where_both_together_are_unsure_if_so_set(step):
     [
         ({"unsure": "nobody", "min_precision": 0.5}, "min_precision is without effect"),
         ({"unsure": "nobody", "agreement": 2}, "agreement is without effect"),
-        ({"final_evidence": 1.0}, "final_evidence is without effect"),
         ({"unsure": "nobody", "zero_shot_weight": 0.5}, "zero_shot_weight is without effect"),
     ],
 )
@@ -240,37 +239,18 @@ def test_a_setting_without_effect_is_refused(changes, message):
 
 def test_recommended_is_enhanced_with_a_witness_and_nobody_else():
     ours = recommended.Settings()
-    theirs = enhanced.Settings(
-        evidence=2.0, final_evidence=1.0, unsure="nobody", counted="all", streams="lean"
-    )
+    theirs = enhanced.Settings(evidence=2.0, unsure="nobody", counted="all", streams="lean")
     assert ours.model_dump() == theirs.model_dump()
     (only,) = recommended.build(ours).rounds()
     assert only.needs == {"labeled", "unlabeled", "labels", "label_quality"}
 
 
-def test_the_witness_counts_as_often_as_evidence_says(step):
-    streams, _, main, _ = step
-    draw = torch.Generator().manual_seed(2)
-    witness = torch.rand(CLASSES + 1, CLASSES, generator=draw).log()
-    gates = Gates(settings=settings(evidence=1.5), witness=witness, evidence=1.5)
-    label, taken = gates.label(main, streams.weak)
-    expected = written_out(main, streams.weak, witness=(1.5 * witness).tolist())
-    assert (label.tolist(), taken.tolist()) == expected
-
-
-def test_the_weight_of_the_witness_goes_linearly_from_start_to_end():
-    method = enhanced.build(settings(evidence=2.0, final_evidence=1.0))
-    at = [method.at(Moment(iteration=t, total=4, per_epoch=1))._evidence for t in (0, 1, 2, 3)]
-    assert at == pytest.approx([2.0, 1.75, 1.5, 1.25])
-    assert enhanced.build(settings(evidence=2.0))._evidence == 2.0
-
-
-def test_the_witness_is_what_the_labeled_images_tell():
+def test_the_witness_is_what_the_labeled_images_tell_as_often_as_evidence_says():
     draw = torch.Generator().manual_seed(0)
     claims = torch.randint(0, 50, (CLASSES, CLASSES + 1), generator=draw)
     known = quality(claims=claims, images=torch.tensor([3, 1, 2, 3]))
     _, model = prepared(replace(FACTS, label_quality=known), evidence=2.0)
-    torch.testing.assert_close(model.witness, known.log_likelihood())
+    torch.testing.assert_close(model.witness, 2 * known.log_likelihood())
     with pytest.raises(ValueError, match="evidence needs facts"):
         prepared(evidence=1.0)
 

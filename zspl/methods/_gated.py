@@ -115,14 +115,7 @@ class GatedMethod(Method):
     @property
     def _weight(self) -> float:
         """Of a pixel that the zero-shot label teaches, w0 + (w1 - w0) t / T."""
-        return self._between(self._settings.zero_shot_weight, self._settings.final_zero_shot_weight)
-
-    @property
-    def _evidence(self) -> float:
-        """Of the witness, e0 + (e1 - e0) t / T."""
-        return self._between(self._settings.evidence or 0.0, self._settings.final_evidence)
-
-    def _between(self, first: float, last: float | None) -> float:
+        first, last = self._settings.zero_shot_weight, self._settings.final_zero_shot_weight
         return first if last is None else first + (last - first) * self._done
 
     def rounds(self) -> tuple[Round, ...]:
@@ -174,12 +167,7 @@ class GatedMethod(Method):
             settings=self._settings,
             teacher=model.teacher,
         )
-        gates = Gates(
-            settings=self._settings,
-            asked=model.asked,
-            witness=model.witness,
-            evidence=self._evidence,
-        )
+        gates = Gates(settings=self._settings, asked=model.asked, witness=model.witness)
         loss = GatedLoss(gates, weight=self._weight)
         return watched(loss(streams, labeled, unlabeled, partner), streams.weak, unlabeled)
 

@@ -46,11 +46,6 @@ class GateSettings(SmoothedSettings):
         "under each class, known from the labeled images, is added to the model's "
         "log-probabilities before its confidence is taken. 1: Bayes' rule; null: not heard.",
     )
-    final_evidence: float | None = Field(
-        default=None,
-        ge=0,
-        description="The same at the end, linear between; null: as at the start.",
-    )
     agreement: int | None = Field(
         default=None,
         ge=1,
@@ -79,8 +74,6 @@ class GateSettings(SmoothedSettings):
 
     @model_validator(mode="after")
     def _nothing_set_in_vain(self) -> "GateSettings":
-        if self.final_evidence is not None and self.evidence is None:
-            raise ValueError("final_evidence is without effect while evidence is null")
         if self.unsure == "nobody":
             gates = ("min_zero_shot_confidence", "min_precision", "agreement")
             for name in (*gates, "zero_shot_weight", "final_zero_shot_weight"):
@@ -108,14 +101,12 @@ class Gates:
         asked: The confidence [C] that a zero-shot label of each class must reach, 2 for never;
             None: none is asked for.
         witness: [C+1 C]: the log-likelihood of a zero-shot label (255 last) under each true
-            class; None: the label is no witness.
-        evidence: Its weight.
+            class, times `evidence`; None: the label is no witness.
     """
 
     settings: GateSettings
     asked: Float[Tensor, " C"] | None = None
     witness: Float[Tensor, "D C"] | None = None
-    evidence: float = 1.0
 
     def label(
         self, batch: UnlabeledBatch, logits: Float[Tensor, "U C S S"]
@@ -135,9 +126,7 @@ class Gates:
         if batch.zero_shot is None:
             raise ValueError("this method needs batches with zero-shot labels")
         if self.witness is not None:
-            logits = logits.log_softmax(dim=1) + heard(
-                self.evidence * self.witness, batch.zero_shot
-            )
+            logits = logits.log_softmax(dim=1) + heard(self.witness, batch.zero_shot)
         confidence, label = confidence_and_label(logits)
         unsure = confidence < self.settings.min_confidence
         admitted = unsure & (batch.zero_shot != IGNORE_INDEX)
@@ -193,4 +182,4 @@ def witness_of(settings: GateSettings, facts: Facts) -> Float[Tensor, "D C"] | N
         return None
     if facts.label_quality is None:
         raise ValueError("evidence needs facts with the quality of the zero-shot labels")
-    return facts.label_quality.log_likelihood()
+    return settings.evidence * facts.label_quality.log_likelihood()

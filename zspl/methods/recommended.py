@@ -8,8 +8,8 @@ pixel,
 
     log p(c | pixel, claim) = log p_model(c | pixel) + e log P(claim | c) + const.
 
-The weight e falls from 2 to Bayes' 1, since a young model of few labels is surer than it is right.
-A pixel teaches if the result is sure, and its likeliest class is the label; else nobody does. It is the
+The weight e is 2 and not Bayes' 1, since a model of few labels is surer than it is right. A pixel
+teaches if the result is sure, and its likeliest class is the label; else nobody does. It is the
 method `enhanced` with other defaults; docs/results.md compares them.
 """
 
@@ -29,9 +29,6 @@ class Settings(GateSettings):
 
     evidence: float | None = Field(
         default=2.0, ge=0, description="Weight of the zero-shot label's log-likelihood; 1: Bayes."
-    )
-    final_evidence: float | None = Field(
-        default=1.0, ge=0, description="The same at the end, linear between."
     )
     unsure: Literal["zero_shot", "nobody"] = Field(
         default="nobody", description="Who teaches where both together are unsure."
