@@ -293,19 +293,19 @@ def seen(**how):
 
 
 def test_the_selection_looks_through_the_windows_of_evaluate(world):
-    folder = run(world, "supervised", iterations=40, evaluate_every=40, seen=seen(window=9))
+    folder = run(world, "supervised", iterations=40, evaluate_every=40, seen=seen(window=16))
     model = inference.load_model(
         settings(world).train.models["tiny"], folder / "best.safetensors", num_classes=2
     )
     record = read_records(Layout(world).records)["b"]
     scores = {}
-    for window in (None, 9):
+    for window in (None, 16):
         matrix = ConfusionMatrix(2)
         label = inference.predictor(model, window=window)(read_image(record.image_path))
         matrix.update(label, np.array(Image.open(record.label_path)))
         scores[window] = matrix.compute().miou
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["best_selection_miou"] == scores[9] != scores[None]
+    assert summary["best_selection_miou"] == scores[16] != scores[None]
 
 
 def test_sizes_and_mirror_images_of_evaluate_take_part_in_no_training(world):
@@ -324,7 +324,7 @@ def test_a_training_that_was_selected_through_other_windows_is_not_continued(wor
     with pytest.raises(KilledError):
         run(world, "supervised", observer=KillAt(5))
     counted = Counting()
-    run(world, "supervised", observer=counted, seen=seen(window=9))
+    run(world, "supervised", observer=counted, seen=seen(window=16))
     assert counted.steps == [1, 2, 3, 4, 5, 6]
 
 

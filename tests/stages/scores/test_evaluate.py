@@ -143,15 +143,15 @@ def test_how_photos_were_looked_at_stands_in_the_scores_and_reaches_the_predicto
 ):
     train(prepared)
     settings = make_settings(
-        prepared.out, evaluate__window=5, evaluate__scales=[0.5, 1], evaluate__flip=True
+        prepared.out, evaluate__window=16, evaluate__scales=[0.5, 1], evaluate__flip=True
     )
     evaluate(prepared, settings, recorder, **INSTANCE)
-    assert loads.asked == [{"window": 5, "scales": (0.5, 1.0), "flip": True}] * 2
+    assert loads.asked == [{"window": 16, "scales": (0.5, 1.0), "flip": True}] * 2
     found = scores(prepared.cell_score(CELL))
-    assert found["evaluate"] == {"window": 5, "scales": [0.5, 1.0], "flip": True}
+    assert found["evaluate"] == {"window": 16, "scales": [0.5, 1.0], "flip": True}
     told = {key: value for key, value in recorder.facts.items() if key.startswith("evaluate.")}
     assert told == {
-        "evaluate.window": 5, "evaluate.scales": "0.5, 1.0", "evaluate.flip": True,
+        "evaluate.window": 16, "evaluate.scales": "0.5, 1.0", "evaluate.flip": True,
     }  # fmt: skip
 
 
