@@ -51,7 +51,8 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(project, m
     where = f"zspl: train {method}/tiny/labeled_20/seed-0: the loss is nan at iteration 3 of 40"
     assert line == (
         f"{where}; lower train.learning_rate or train.head_multiplier (the last good checkpoint "
-        f"stays in artifacts/.work/train/{method}/tiny/labeled_20/seed-0 until other settings train anew)"
+        f"stays in artifacts/.work/train/{method}/tiny/labeled_20/seed-0 until other settings "
+        "train anew)"
     )
     assert project.steps(method) == 2
     assert not project.cell(method).exists()
