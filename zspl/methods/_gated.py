@@ -12,8 +12,10 @@ from zspl.losses import pixels, smoothed_per_pixel
 from zspl.methods import Ensemble, Facts, Method, Moment, Round
 from zspl.methods._gates import Gates, GateSettings, asked_of, witness_of
 from zspl.methods._streams import (
+    Maps,
     Streams,
     forward_streams,
+    found_on_both,
     lessons,
     present,
     share,
@@ -50,11 +52,8 @@ class GatedLoss:
         Raises:
             ValueError: if a batch carries no zero-shot label, or no confidence that is asked for.
         """
-        label, zero_shot = self.gates.label(unlabeled, streams.weak)
-        weak = (label, zero_shot, ~unlabeled.padding)
-        source = None
-        if partner is not None and streams.partner is not None:
-            source = (*self.gates.label(partner, streams.partner), ~partner.padding)
+        weak, source = found_on_both(streams, unlabeled, partner, self._found)
+        label, zero_shot, _ = weak
         settings = self.gates.settings
         losses = {"labeled": settings.labeled_loss(streams.labeled, labeled.label)}
         for name, logits, maps in lessons(streams, unlabeled, weak=weak, source=source):
@@ -64,6 +63,9 @@ class GatedLoss:
             zero_shot_share=share(zero_shot, among=~unlabeled.padding),
             untaught_share=share(label == IGNORE_INDEX, among=~unlabeled.padding),
         )
+
+    def _found(self, batch: UnlabeledBatch, logits: Tensor) -> Maps:
+        return (*self.gates.label(batch, logits), ~batch.padding)
 
     def _loss(
         self,

@@ -1,6 +1,6 @@
 """What UniMatch and the paper's methods share (methods.md 2.3): forward passes, CutMix, the sum."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -204,19 +204,36 @@ def mixed_strong_views(unlabeled: UnlabeledBatch, partner: UnlabeledBatch | None
     return [paste(*views) for views in zip((first, second), sources, boxes, strict=True)]
 
 
+Maps = tuple[Tensor, ...]
+"""Maps [U S S] that were found on weak views, such as labels and confidences."""
+
+
+def found_on_both(
+    streams: Streams,
+    unlabeled: UnlabeledBatch,
+    partner: UnlabeledBatch | None,
+    find: Callable[[UnlabeledBatch, Tensor], Maps],
+) -> tuple[Maps, Maps | None]:
+    """Return what `find` makes of a batch and its logits, and the same of the partner, if any."""
+    weak = find(unlabeled, streams.weak)
+    if partner is None or streams.partner is None:
+        return weak, None
+    return weak, find(partner, streams.partner)
+
+
 def lessons(
     streams: Streams,
     unlabeled: UnlabeledBatch,
     *,
-    weak: tuple[Tensor, ...],
-    source: tuple[Tensor, ...] | None,
-) -> Iterator[tuple[str, Float[Tensor, "U C S S"], tuple[Tensor, ...]]]:
+    weak: Maps,
+    source: Maps | None,
+) -> Iterator[tuple[str, Float[Tensor, "U C S S"], Maps]]:
     """Yield the name of each stream that learns without masks, its logits, and what teaches it.
 
     Args:
         streams: Of the step.
         unlabeled: Whose boxes CutMix used.
-        weak: Maps [U S S] that were found on the weak view, such as labels and confidences.
+        weak: What was found on the weak view.
         source: The same maps of the partner, which show inside the boxes; None: of the batch.
     """
     source = tuple(turned(maps) for maps in weak) if source is None else source

@@ -18,9 +18,11 @@ from zspl.losses import (
 )
 from zspl.methods import Method
 from zspl.methods._streams import (
+    Maps,
     SmoothedSettings,
     StreamMethod,
     Streams,
+    found_on_both,
     lessons,
     share,
     step_loss,
@@ -52,10 +54,7 @@ class PaperLoss:
         Raises:
             ValueError: if a batch carries no zero-shot label.
         """
-        weak = (self._label(unlabeled, streams.weak), ~unlabeled.padding)
-        source = None
-        if partner is not None and streams.partner is not None:
-            source = (self._label(partner, streams.partner), ~partner.padding)
+        weak, source = found_on_both(streams, unlabeled, partner, self._found)
         smoothing = self.settings.rate(streams.weak.shape[1])
         losses = {"labeled": self.settings.labeled_loss(streams.labeled, labeled.label)}
         for name, logits, maps in lessons(streams, unlabeled, weak=weak, source=source):
@@ -63,6 +62,9 @@ class PaperLoss:
         confidence, _ = confidence_and_label(streams.weak)
         unsure = confidence < self.settings.min_confidence
         return step_loss(losses, zero_shot_share=share(unsure, among=~unlabeled.padding))
+
+    def _found(self, batch: UnlabeledBatch, logits: Tensor) -> Maps:
+        return self._label(batch, logits), ~batch.padding
 
     def _label(self, batch: UnlabeledBatch, logits: Tensor) -> Int64[Tensor, "U S S"]:
         if batch.zero_shot is None:

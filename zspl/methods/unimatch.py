@@ -8,13 +8,16 @@ batch as in UniMatch V2); each unlabeled loss is divided by all pixels that are 
 from dataclasses import dataclass
 
 from pydantic import Field
+from torch import Tensor
 
 from zspl.losses import confidence_and_label, consistency_loss
 from zspl.methods import Method
 from zspl.methods._streams import (
+    Maps,
     StreamMethod,
     Streams,
     StreamSettings,
+    found_on_both,
     lessons,
     share,
     step_loss,
@@ -44,10 +47,7 @@ class UniMatchLoss:
         partner: UnlabeledBatch | None,
     ) -> StepLoss:
         """Return the loss of one step."""
-        weak = (*confidence_and_label(streams.weak), unlabeled.padding)
-        source = None
-        if partner is not None and streams.partner is not None:
-            source = (*confidence_and_label(streams.partner), partner.padding)
+        weak, source = found_on_both(streams, unlabeled, partner, self._found)
         losses = {"labeled": self.settings.labeled_loss(streams.labeled, labeled.label)}
         for name, logits, maps in lessons(streams, unlabeled, weak=weak, source=source):
             confidence, label, padding = maps
@@ -56,6 +56,10 @@ class UniMatchLoss:
             )
         confident = weak[0] >= self.settings.min_confidence
         return step_loss(losses, confident_share=share(confident, among=~unlabeled.padding))
+
+    @staticmethod
+    def _found(batch: UnlabeledBatch, logits: Tensor) -> Maps:
+        return (*confidence_and_label(logits), batch.padding)
 
 
 def build(settings: Settings) -> Method:
