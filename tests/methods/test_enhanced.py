@@ -237,9 +237,11 @@ def test_a_setting_without_effect_is_refused(changes, message):
         enhanced.Settings(**changes)
 
 
-def test_recommended_is_enhanced_with_a_witness_and_nobody_else():
+def test_recommended_is_enhanced_with_a_witness_clean_statistics_and_nothing_else():
     ours = recommended.Settings()
-    theirs = enhanced.Settings(evidence=2.0, unsure="nobody", counted="all", streams="lean")
+    theirs = enhanced.Settings(
+        evidence=2.0, unsure="nobody", counted="all", streams="lean", statistics="clean"
+    )
     assert ours.model_dump() == theirs.model_dump()
     (only,) = recommended.build(ours).rounds()
     assert only.needs == {"labeled", "unlabeled", "labels", "label_quality"}

@@ -287,6 +287,59 @@ def test_lean_streams_give_the_same_logits_where_no_batch_norm_looks_across():
     assert (many, fewer) == (14, 12)
 
 
+def normed():
+    """A network with batch norm before and behind what feature dropout changes."""
+    torch.manual_seed(3)
+    backbone = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), Recorder())
+    return SegmentationNetwork(backbone, Normed())
+
+
+class Normed(Passing):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, features, size):
+        return super().forward([self.norm(features[0])], size)
+
+
+def test_clean_statistics_are_those_of_labeled_and_weak_crops_and_change_no_stream():
+    labeled, main, _ = batches()
+    seen = {}
+    for statistics in ("all", "clean"):
+        model = normed()
+        torch.manual_seed(4)
+        settings = StreamSettings(streams="lean", statistics=statistics)
+        seen[statistics] = forward_streams(model, labeled, main, None, settings=settings)
+    for part in ("labeled", "weak", "feature", "strong1", "strong2"):
+        assert torch.equal(getattr(seen["all"], part), getattr(seen["clean"], part))
+
+    by_hand = normed()
+    conv, first, _ = by_hand.backbone
+    crops = conv(torch.cat([labeled.image, main.weak]))
+    by_hand.head.norm(first(crops)[len(labeled.image) :])
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(model.backbone[1], name), getattr(first, name))
+        mine = getattr(model.head.norm, name)
+        torch.testing.assert_close(mine, getattr(by_hand.head.norm, name))
+    assert model.head.norm.momentum == first.momentum == 0.1
+
+
+def test_clean_statistics_are_kept_where_a_teacher_predicts_the_weak_view():
+    labeled, main, _ = batches()
+    plain, taught = normed(), normed()
+    settings = StreamSettings(streams="lean", statistics="clean")
+    for model, teacher in ((plain, None), (taught, normed())):
+        torch.manual_seed(4)
+        forward_streams(model, labeled, main, None, settings=settings, teacher=teacher)
+    torch.testing.assert_close(taught.state_dict(), plain.state_dict())
+
+
+def test_clean_statistics_are_refused_with_the_published_streams():
+    with pytest.raises(ValueError, match="statistics is clean, which needs streams: lean"):
+        StreamSettings(statistics="clean")
+
+
 def test_feature_perturbation_drops_whole_channels_and_doubles_the_others():
     labeled, main, partner = batches(batch=16)
     model = SegmentationNetwork(Recorder(), Passing())

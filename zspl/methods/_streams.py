@@ -1,12 +1,14 @@
 """What UniMatch and the paper's methods share (methods.md 2.3): forward passes, CutMix, the sum."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,6 +16,7 @@ from zspl.data.cutmix import paste
 from zspl.losses import CrossEntropy, LabeledLoss, count_classes, pixels
 from zspl.methods import Method
 from zspl.models import SegmentationNetwork
+from zspl.models.statistics import uncounted
 from zspl.records import IGNORE_INDEX, LabeledBatch, StepLoss, UnlabeledBatch
 from zspl.settings import Section
 
@@ -30,6 +33,18 @@ class StreamSettings(Section):
         description="lean leaves out what the loss does not read (the decoding of perturbed "
         "labeled features, gradients of the weak view): a fifth faster, with other batch norms.",
     )
+    statistics: Literal["all", "clean"] = Field(
+        default="all",
+        description="What counts in batch norm's running statistics: all that is passed in "
+        "training mode, as published, or labeled and weak crops without dropped features alone, "
+        "which look as photos do in evaluation; clean needs lean streams.",
+    )
+
+    @model_validator(mode="after")
+    def _clean_streams_are_lean(self) -> "StreamSettings":
+        if self.statistics == "clean" and self.streams != "lean":
+            raise ValueError("statistics is clean, which needs streams: lean")
+        return self
 
 
 class SmoothedSettings(StreamSettings):
@@ -78,7 +93,7 @@ class Streams:
 
 @runtime_checkable
 class StreamLoss(Protocol):
-    """Turns the streams of one step into its loss."""
+    """The loss of one step out of its streams."""
 
     def __call__(
         self,
@@ -149,7 +164,8 @@ def forward_streams(
     The partner goes through in evaluation mode without gradient. Labeled and weak crops form
     one training batch; both are also decoded from perturbed features in the same batch. The
     labeled half of those logits is thrown away, but its statistics enter the batch norm. Lean
-    streams leave that half out and decode the weak view by itself, in training mode too.
+    streams leave that half out and decode the weak view by itself, in training mode too; with
+    clean statistics, that pass and the encoder's of the clean crops are the ones that count.
 
     Args:
         model: The network; left in training mode.
@@ -170,19 +186,21 @@ def forward_streams(
     counts = [len(labeled.image), len(unlabeled.weak)]
     clean = model.encode(torch.cat([labeled.image, unlabeled.weak]))
     rate = settings.feature_dropout
+    perturbed = partial(uncounted, model) if settings.statistics == "clean" else nullcontext
     if settings.streams == "lean":
         parts = [torch.split(level, counts) for level in clean]
         both = [torch.cat([own, F.dropout2d(other, rate)]) for own, other in parts]
-        on_labeled, feature = torch.split(model.decode(both, size), counts)
-        if taught is None:
+        with perturbed():
+            on_labeled, feature = torch.split(model.decode(both, size), counts)
+        if taught is None or settings.statistics == "clean":
             with torch.no_grad():
-                taught = model.decode([other.detach() for _, other in parts], size)
+                weak = model.decode([other.detach() for _, other in parts], size)
     else:
         both = [torch.cat([level, F.dropout2d(level, rate)]) for level in clean]
-        decoded = torch.split(model.decode(both, size), counts * 2)
-        on_labeled, weak, _, feature = decoded
-        taught = weak.detach() if taught is None else taught
-    strong1, strong2 = model(torch.cat(mixed_strong_views(unlabeled, partner))).chunk(2)
+        on_labeled, weak, _, feature = torch.split(model.decode(both, size), counts * 2)
+    taught = weak.detach() if taught is None else taught
+    with perturbed():
+        strong1, strong2 = model(torch.cat(mixed_strong_views(unlabeled, partner))).chunk(2)
     return Streams(
         labeled=on_labeled,
         weak=taught,
