@@ -14,7 +14,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 _API = {
-    "losses": ("Losses and metrics", "zspl.losses zspl.metrics zspl.metrics.confusion"),
+    "losses": ("Losses and metrics", "zspl.losses zspl.metrics"),
     "methods": (
         "Methods and models",
         "zspl.methods zspl.models zspl.models.network zspl.inference",
