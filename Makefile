@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 
 .DEFAULT_GOAL := help
-.PHONY: help demo animals test test-all check fix bench
+.PHONY: help demo animals test test-all check fix bench docs pictures
 
 help: ## List these targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 12
@@ -49,6 +49,13 @@ fix: $(STAMP) ## Mend what the formatter and the linter can mend.
 
 bench: $(STAMP) ## Time what runs once per training step or per image.
 	$(PYTHON) -m pytest benches -q -s -o addopts= -o python_files='bench_*.py' -o python_functions='bench_*'
+
+docs: $(STAMP) ## Build the documentation site into site/.
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@printf 'Site           site/index.html\n'
+
+pictures: $(STAMP) ## Put the finished demo's figures into docs/images, for README.
+	$(PYTHON) docs/hooks/pictures.py artifacts/tables docs/images
 
 .PHONY: show
 show:
