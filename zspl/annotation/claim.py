@@ -101,7 +101,8 @@ def _lock(handle: int, out: Path, file: str) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise DataError(
-            f"{out}: another zspl {Path(file).stem} is writing here; wait for it, or pass another --out"
+            f"{out}: another zspl {Path(file).stem} is writing here; wait for it, or pass another "
+            "--out"
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
