@@ -2,6 +2,7 @@
 
 import json
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,13 @@ from zspl.training.checkpoints import save_weights
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(autouse=True)
+def unchecked(monkeypatch):
+    """Tracing passes sizes as tensors, which the tests' own type checks refuse."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
 
 CLASSES = ("background", "cat", "dog")
 DEEPLAB = {"name": "deeplabv3plus", "width": 32, "low_width": 16, "dilations": [2, 4]}

@@ -5,13 +5,13 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from zspl.cli._finding import Finding, note, ok, problem
 from zspl.cli._init_place import PACKAGE, PIPELINE
 from zspl.errors import WeightsError, ZsplError
 from zspl.io import catalog, weights
 from zspl.io.atomic import existing_parent
+from zspl.sections import plugin_settings
 from zspl.settings import Settings
 
 _GB = 10**9
@@ -90,36 +90,40 @@ def _pipeline(settings: Settings) -> Iterator[Finding]:
 def _weights(settings: Settings) -> Iterator[Finding]:
     """Yield one finding for each checkpoint that params.yaml needs."""
     for name in sorted(set(_needed(settings))):
-        yield _weight(name)
+        try:
+            yield _weight(name)
+        except WeightsError as error:
+            yield problem("weights", " ".join(str(error).split()), "edit params.yaml")
 
 
 def _needed(settings: Settings) -> Iterator[str]:
     """Yield names of the catalog, or of files below ZSPL_WEIGHTS."""
-    for values in settings.propose.values():
-        if file := values.get("checkpoint"):
-            yield file
-        elif (model := values.get("model", "vit_h")) in _SAMS and "sam" in settings.propose:
-            yield _SAMS[model]
-    for values in (*settings.embed.values(), *settings.embed_segments.values()):
-        model = values.get("model", "ViT-B-16-quickgelu")
-        if model != "tiny":
-            tag = values.get("pretrained", "openai")
-            yield tag if Path(str(tag)).suffix in weights.ENDINGS else f"{model}:{tag}"
+    if (sam := settings.propose.get("sam")) is not None:
+        chosen = plugin_settings("zspl.proposals", "sam", sam).model_dump()
+        if chosen["model"] != "tiny":
+            yield chosen["checkpoint"] or _SAMS[chosen["model"]]
+    for name, values in (*settings.embed.items(), *settings.embed_segments.items()):
+        chosen = plugin_settings("zspl.features", name, values).model_dump()
+        if chosen.get("model", "tiny") != "tiny":
+            tag = str(chosen["pretrained"])
+            yield tag if _is_file(tag) else f"{chosen['model']}:{tag}"
     for name in settings.cells.models:
-        yield from _of_backbone(settings.train.models[name].backbone)
+        backbone = settings.train.models[name].backbone
+        values = backbone.model_extra or {}
+        chosen = plugin_settings("zspl.models.backbones", backbone.name, values).model_dump()
+        tag = chosen.get("pretrained")
+        if tag is not None:
+            size = f"_{chosen['size']}" if "size" in chosen else ""
+            yield tag if _is_file(tag) else f"{backbone.name}{size}.{tag}"
 
 
-def _of_backbone(choice: Any) -> Iterator[str]:  # noqa: ANN401 - a Choice with its plugin's keys
-    values = choice.model_extra or {}
-    tag = values.get("pretrained")
-    if tag is not None:
-        size = f"_{values.get('size', 'b4')}" if choice.name == "mit" else ""
-        yield tag if Path(tag).suffix in weights.ENDINGS else f"{choice.name}{size}.{tag}"
+def _is_file(tag: str) -> bool:
+    return Path(tag).suffix in weights.ENDINGS
 
 
 def _weight(name: str) -> Finding:
     about = "weights"
-    if Path(name).suffix in weights.ENDINGS:
+    if _is_file(name):
         path = weights.below(name)
         fix = f"put it there, or: zspl weights get {shlex.quote(name)} --url ADDRESS"
         return (
