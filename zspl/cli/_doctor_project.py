@@ -105,8 +105,8 @@ def _needed(settings: Settings) -> Iterator[str]:
     for name, values in (*settings.embed.items(), *settings.embed_segments.items()):
         chosen = plugin_settings("zspl.features", name, values).model_dump()
         if chosen.get("model", "tiny") != "tiny":
-            tag = str(chosen["pretrained"])
-            yield tag if _is_file(tag) else f"{chosen['model']}:{tag}"
+            weight = str(chosen["pretrained"])
+            yield weight if _is_file(weight) else f"{chosen['model']}:{weight}"
     for name in settings.cells.models:
         backbone = settings.train.models[name].backbone
         values = backbone.model_extra or {}
