@@ -10,13 +10,16 @@ from PIL import Image
 from torch import Tensor
 
 from zspl import models
-from zspl.data.loading import normalise
+from zspl.data.loading import MEAN, STD, normalise
 from zspl.errors import WeightsError
 from zspl.io import devices
+from zspl.io.model_card import ModelCard
+from zspl.methods import Facts, Method
 from zspl.models import SegmentationNetwork
 from zspl.models.pretrained import misfit, read_state
 from zspl.models.views import View, combined
-from zspl.settings import Model
+from zspl.sections import build_plugin
+from zspl.settings import Choice, Model
 
 
 def build_model(
@@ -74,6 +77,30 @@ def load_model(
         )
     model.load_state_dict(state)
     return model.to(devices.chosen()).eval()
+
+
+def load_carded(path: Path, card: ModelCard) -> SegmentationNetwork:
+    """Load a trained network by its card, in evaluation mode, onto the chosen device.
+
+    Raises:
+        SettingsError: if this version of zspl lacks a plugin or a setting that the card names.
+        WeightsError: if the checkpoint is missing, damaged or of another network, or wants pixels
+            that are normalised otherwise.
+    """
+    if (card.mean, card.std) != (MEAN, STD):
+        raise WeightsError(
+            f"{path}: wants pixels normalised with {card.mean}, {card.std}, expected {MEAN}, "
+            f"{STD}; use the version of zspl it was trained with"
+        )
+    name, values = card.method["name"], {k: v for k, v in card.method.items() if k != "name"}
+    method: Method = build_plugin("zspl.methods", name, values)
+    facts = Facts(class_names=card.classes, crop_size=card.crop_size)
+    network = Model(
+        backbone=Choice.model_validate(card.backbone), head=Choice.model_validate(card.head)
+    )
+    return load_model(
+        network, path, num_classes=len(card.classes), adapt=partial(method.adapt, facts=facts)
+    )
 
 
 def predict_logits(model: SegmentationNetwork, image: Image.Image) -> Float[Tensor, "C H W"]:

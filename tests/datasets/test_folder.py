@@ -212,3 +212,14 @@ def test_a_folder_without_photos_or_with_two_of_a_name_is_one_line(source, tmp_p
     Image.new("RGB", (6, 4)).save(source / "JPEGImages" / "bare a.png")
     with pytest.raises(DataError, match=r"bare a\.png: bare a\.jpg has the same id; rename one"):
         own().train_ids(source)
+
+
+def test_a_link_may_lead_to_a_folder_that_the_settings_name_and_to_no_other(source, tmp_path):
+    outside = tmp_path / "elsewhere" / "mask.png"
+    outside.parent.mkdir()
+    mask = source / "SegmentationClass" / "field 00.png"
+    mask.rename(outside)
+    mask.symlink_to(outside)
+    assert own(linked_from=(tmp_path / "elsewhere",)).prepare(source, source)
+    with pytest.raises(DataError, match="is a link to"):
+        own(linked_from=(tmp_path / "other",)).prepare(source, source)

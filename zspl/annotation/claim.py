@@ -25,36 +25,40 @@ _FOUND = ("decision", "calibration")
 
 
 @contextmanager
-def claimed(out: Path) -> Iterator[None]:
+def claimed(out: Path, *, file: str = STAMP) -> Iterator[None]:
     """Hold the output folder, made if missing; no second process can, and a kill lets go of it.
+
+    Args:
+        out: The folder.
+        file: Which file in it tells that it is ours, and what its results were made with.
 
     Raises:
         DataError: if another process holds it, or it holds files of something else.
         DiskError: if it cannot be written.
     """
-    _check_kind(out)
+    _check_kind(out, file)
     fresh = not out.exists()
     with atomic.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         handle = (out / _LOCK).open("w")
     try:
-        _lock(handle.fileno(), out)
+        _lock(handle.fileno(), out, file)
         _sweep(out)
         yield
     finally:
-        if fresh and not (out / STAMP).exists():
+        if fresh and not (out / file).exists():
             _leave(out)
         handle.close()
 
 
-def recall(out: Path, choices: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return annotate.json of an earlier run with the same choices, or None if there is none.
+def recall(out: Path, choices: Mapping[str, Any], *, file: str = STAMP) -> dict[str, Any] | None:
+    """Return the stamp of an earlier run with the same choices, or None if there is none.
 
     Raises:
         DataError: if the folder's labels were made with other choices, so that labels of two
             kinds never mix.
     """
-    path = out / STAMP
+    path = out / file
     if not path.exists():
         return None
     try:
@@ -71,17 +75,19 @@ def recall(out: Path, choices: Mapping[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def stamp(out: Path, choices: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Write annotate.json: the choices, and what was found out with them.
+def stamp(
+    out: Path, choices: Mapping[str, Any], found: Mapping[str, Any], *, file: str = STAMP
+) -> None:
+    """Write the stamp (annotate.json): the choices, and what was found out with them.
 
     Raises:
         DiskError: if it cannot be written.
     """
-    atomic.write_json(out / STAMP, {**choices, **found})
+    atomic.write_json(out / file, {**choices, **found})
 
 
-def _check_kind(out: Path) -> None:
-    if (out / STAMP).exists() or not out.is_dir():
+def _check_kind(out: Path, file: str) -> None:
+    if (out / file).exists() or not out.is_dir():
         return
     for path in sorted(out.iterdir()):
         if path.name != _LOCK and not _HALF.fullmatch(path.name):
@@ -90,12 +96,13 @@ def _check_kind(out: Path) -> None:
             )
 
 
-def _lock(handle: int, out: Path) -> None:
+def _lock(handle: int, out: Path, file: str) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise DataError(
-            f"{out}: another zspl annotate is writing here; wait for it, or pass another --out"
+            f"{out}: another zspl {Path(file).stem} is writing here; wait for it, or pass another "
+            "--out"
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:

@@ -21,11 +21,14 @@ from zspl.annotation.photos import Photo
 from zspl.annotation.quarantine import Quarantine, reason_of
 from zspl.annotation.results import confidence_path, facts_path, label_path
 from zspl.errors import DataError, ZsplError
-from zspl.io.images import read_image, write_confidence, write_label
+from zspl.io.images import Pixels, read_image, write_confidence, write_label
 from zspl.observer import Bar, bar
 
 Annotate = Callable[[Sequence[Seen]], list[Annotation]]
 """Labels several photos in one pass."""
+
+Keep = Callable[[Seen, Pixels], None]
+"""Writes something more about a photo as it was seen and its label map UInt8[H W]."""
 
 _READERS = 2
 _WRITERS = 2
@@ -98,7 +101,15 @@ def plan(photos: Sequence[Photo], out: Path, *, batch: int = 1, again: bool = Fa
     )
 
 
-def run(waiting: Waiting, annotate: Annotate, *, out: Path, max_side: int | None = None) -> Tally:
+def run(
+    waiting: Waiting,
+    annotate: Annotate,
+    *,
+    out: Path,
+    max_side: int | None = None,
+    keep: Keep | None = None,
+    what: str = "annotate",
+) -> Tally:
     """Label what is left to do; a photo that cannot be read or breaks a model is put aside.
 
     Args:
@@ -106,6 +117,8 @@ def run(waiting: Waiting, annotate: Annotate, *, out: Path, max_side: int | None
         annotate: What labels the photos of one pass.
         out: The output folder.
         max_side: The side in pixels to which larger photos are shrunk for the models.
+        keep: Called for each labeled photo before it counts as done.
+        what: Title of the progress bar.
 
     Raises:
         DiskError: if a result cannot be written; what was written before stays.
@@ -116,13 +129,13 @@ def run(waiting: Waiting, annotate: Annotate, *, out: Path, max_side: int | None
     tally, quarantine = Tally(), Quarantine(out)
     total = waiting.done + len(waiting.todo)
     with (
-        bar(what="annotate", unit="photo", total=total, done=waiting.done) as shown,
+        bar(what=what, unit="photo", total=total, done=waiting.done) as shown,
         _written() as writer,
         _read_ahead(waiting.groups, max_side) as groups,
     ):
         for read, made in (pair for group in groups for pair in _labeled(group, annotate)):
             if read.photo.name in waiting.todo:
-                writer.submit(_keep, out, quarantine, read, made)
+                writer.submit(_keep, out, quarantine, read, made, keep)
                 _count(tally, shown, read, made)
     tally.seconds = time.monotonic() - started
     return tally
@@ -173,7 +186,9 @@ def _attempt(annotate: Annotate, photos: Sequence[Seen]) -> list[Annotation] | s
     return reason
 
 
-def _keep(out: Path, quarantine: Quarantine, read: _Read, made: Annotation | str) -> None:
+def _keep(
+    out: Path, quarantine: Quarantine, read: _Read, made: Annotation | str, more: Keep | None
+) -> None:
     """Write what was made of a photo, the facts last."""
     name = read.photo.name
     if isinstance(made, str):
@@ -185,6 +200,8 @@ def _keep(out: Path, quarantine: Quarantine, read: _Read, made: Annotation | str
     label = made.label()
     write_confidence(confidence_path(out, name), made.confidence())
     write_label(label_path(out, name), label)
+    if more is not None:
+        more(made.seen, label)
     made.facts(label, read.stat).write(facts_path(out, name))
     quarantine.release(read.photo)
 

@@ -56,12 +56,16 @@ summary { cursor: pointer; }
 """
 
 
-def write(results: Results, out: Path) -> Path:
+def write(
+    results: Results, out: Path, *, lead: str | None = None, commands: Sequence[str] | None = None
+) -> Path:
     """Write OUT/index.html and return its path.
 
     Args:
         results: What the page is about.
         out: The folder of the page.
+        lead: Who made the labels, plain text; None: the annotator.
+        commands: Lines to type next; None: those that go on with the annotator.
 
     Raises:
         DataError: if facts or lists of the results are damaged.
@@ -76,14 +80,14 @@ def write(results: Results, out: Path) -> Path:
     body = "\n".join(
         [
             f"<h1>{headline}</h1>",
-            f"<p class='lead'>{_lead(made_with)}</p>",
+            f"<p class='lead'>{text(lead, longest=500) if lead else _lead(made_with)}</p>",
             *([f"<p class='missing'>{_TINY}</p>"] if _is_tiny(made_with) else []),
             _tiles(summary, calibration, put_aside=len(put_aside)),
             _calibration_block.block(calibration) if calibration else "",
             _class_table(results, summary),
             *_galleries(results, summary),
             _put_aside(put_aside),
-            _made_with(results, made_with),
+            _made_with(_commands(results.table) if commands is None else commands, made_with),
         ]
     )
     style = _STYLE + _cards.STYLE + _calibration_block.STYLE
@@ -222,7 +226,8 @@ def _put_aside(rows: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def _made_with(results: Results, made_with: Mapping[str, Any]) -> str:
+def _made_with(commands: Sequence[str], made_with: Mapping[str, Any]) -> str:
+    lines = "\n".join(text(line, longest=5000) for line in commands)
     rows = "".join(
         f"<tr><td>{text(key)}</td><td>{text(value, longest=300)}</td></tr>"
         for key, value in _flattened(
@@ -230,18 +235,18 @@ def _made_with(results: Results, made_with: Mapping[str, Any]) -> str:
         )
     )
     return (
-        f"<section id='made-with'><h2>Going on</h2><pre>{_commands(results.table)}</pre>"
+        f"<section id='made-with'><h2>Going on</h2><pre>{lines}</pre>"
         "<details><summary>Every choice that made these labels</summary>"
         f"<table class='put-aside'><tbody>{rows}</tbody></table></details></section>"
     )
 
 
-def _commands(table: ClassTable) -> str:
+def _commands(table: ClassTable) -> tuple[str, ...]:
     """Return what to type next, with PHOTOS, OUT and MASKS for the reader's own folders."""
     named = zip(table.names[1:], table.prompts, strict=True)
     classes = ", ".join(name if name == asked else f"{name}={asked}" for name, asked in named)
     others = f" --background {shlex.quote(', '.join(table.background))}" if table.background else ""
-    lines = (
+    return (
         "# go on after a stop or with new photos; pass the other options of the first run, too",
         f"zspl annotate --images PHOTOS --classes {shlex.quote(classes)}{others} --out OUT",
         "# correct the labels by hand",
@@ -251,7 +256,6 @@ def _commands(table: ClassTable) -> str:
         "# have thresholds and confidence fitted on photos with masks, in a folder of its own",
         "... --masks MASKS --out OUT2",
     )
-    return "\n".join(text(line, longest=5000) for line in lines)
 
 
 def _flattened(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

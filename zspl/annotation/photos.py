@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from zspl.annotation.results import STAMP
+from zspl.annotation.results import PREDICTED, STAMP
 from zspl.errors import DataError
 from zspl.io.images import SUFFIXES
 
@@ -35,7 +35,7 @@ class Found:
         photos: Sorted by name.
         refused: (source, reason) of what cannot be read whatever it holds.
         ignored: Files without an image suffix, counted by suffix.
-        left_out: Folders that hold results of zspl annotate, which are no photos.
+        left_out: Folders that hold results of zspl annotate or predict, which are no photos.
     """
 
     photos: tuple[Photo, ...]
@@ -48,7 +48,7 @@ def find(images: Path, *, apart_from: Iterable[Path] = ()) -> Found:
     """Find the photos in a folder and the folders below it.
 
     Each real folder is visited once, by its own path where it has one below `images`, so that a
-    loop of links ends. Hidden files and folders, and results of zspl annotate, are left out.
+    loop of links ends. Hidden files and folders, and results of zspl, are left out.
 
     Args:
         images: The folder.
@@ -112,7 +112,7 @@ class _Walk:
         if identity in self.seen:
             return
         self.seen.add(identity)
-        if folder != self.images and (folder / STAMP).is_file() and (folder / "labels").is_dir():
+        if folder != self.images and _holds_results(folder):
             self.left_out.append(self._source(folder))
             return
         for path in sorted(folder.iterdir()):
@@ -141,6 +141,11 @@ class _Walk:
 
     def _source(self, path: Path) -> str:
         return path.relative_to(self.images).as_posix()
+
+
+def _holds_results(folder: Path) -> bool:
+    stamped = (folder / STAMP).is_file() or (folder / PREDICTED).is_file()
+    return stamped and (folder / "labels").is_dir()
 
 
 def _identity(folder: Path) -> tuple[int, int]:

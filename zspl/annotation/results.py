@@ -15,6 +15,8 @@ from zspl.io.classes import ClassTable
 from zspl.io.images import Pixels, read_image, read_label
 
 STAMP = "annotate.json"
+PREDICTED = "predict.json"
+"""The same of `zspl predict`."""
 CLASSES = "classes.json"
 QUARANTINE = "quarantine.csv"
 
@@ -41,10 +43,14 @@ class Results:
         out: The output folder.
         images: The folder of photos it was made from.
         only: The names to list; None lists every photo that has facts.
+        stamp: The file in it that tells what the labels were made with.
     """
 
-    def __init__(self, out: Path, images: Path, *, only: Collection[str] | None = None) -> None:
+    def __init__(
+        self, out: Path, images: Path, *, only: Collection[str] | None = None, stamp: str = STAMP
+    ) -> None:
         self.out = out
+        self._stamp = stamp
         self.images = images
         self._only = None if only is None else frozenset(only)
 
@@ -115,12 +121,12 @@ class Results:
             raise DataError(f"{path}: holds no quarantine list ({error}); delete it") from error
 
     def made_with(self) -> dict[str, Any]:
-        """Return what annotate.json says: choices, classes, decision, calibration.
+        """Return what the stamp says: choices, classes, decision, calibration.
 
         Raises:
             DataError: if it is missing or damaged.
         """
-        path = self.out / STAMP
+        path = self.out / self._stamp
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:

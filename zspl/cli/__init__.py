@@ -24,6 +24,9 @@ _EXTRAS = {
     "pyarrow": "tables",
     "matplotlib": "tables",
     "tabulate": "tables",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
 }
 
 

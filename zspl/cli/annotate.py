@@ -3,14 +3,11 @@
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from zspl.annotation import claim, engine, exports, masks, page, photos, ranking, sheet
 from zspl.annotation._summary import summarise
@@ -19,6 +16,7 @@ from zspl.annotation.choices import Asked, Choices, choose
 from zspl.annotation.photos import Found, Photo, printable
 from zspl.annotation.quarantine import Quarantine
 from zspl.annotation.results import CLASSES, Results
+from zspl.cli._folders import be_strict_with_photos, ignored, say, say_quarantined
 from zspl.cli._pairs import values
 from zspl.errors import DataError, SettingsError, suggestion
 from zspl.evaluation.checkpoints import sample_ids
@@ -28,7 +26,6 @@ from zspl.labeling import Decision
 
 QUARANTINED = 1
 _SHOWN = 12
-_REASONS = 5
 _DOUBTFUL = 3
 _SHEET = "contact_sheet.png"
 
@@ -53,9 +50,7 @@ class _Work:
 
 def run(arguments: argparse.Namespace) -> int:
     """Label every photo that is not done yet, then write tables, report and exports."""
-    # Header-sized bombs become an error, and damaged metadata no noise between the progress.
-    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    be_strict_with_photos()
     if arguments.device:
         os.environ["ZSPL_DEVICE"] = arguments.device
     formats = _formats(arguments.export)
@@ -74,10 +69,8 @@ def _work(arguments: argparse.Namespace) -> _Work:
     choices = choose(_asked(arguments))
     found = photos.find(images, apart_from=[folder for folder in (out, mask_folder) if folder])
     if not found.photos and not found.refused:
-        ignored = f"; {_ignored(found)}" if found.ignored else ""
-        raise DataError(
-            f"{images}: no image in it{ignored}; expected {', '.join(sorted(SUFFIXES))}"
-        )
+        others = f"; {ignored(found)}" if found.ignored else ""
+        raise DataError(f"{images}: no image in it{others}; expected {', '.join(sorted(SUFFIXES))}")
     with_masks = None
     if mask_folder is not None:
         with_masks = masks.find(mask_folder, found.photos)
@@ -132,7 +125,7 @@ def _label(work: _Work, chosen: Sequence[Photo]) -> tuple[engine.Waiting, engine
     if waiting.groups or (before is None and work.masks is not None):
         device, models = devices.chosen().type, work.choices.models()
         photos = "1 photo" if len(waiting.todo) == 1 else f"{len(waiting.todo)} photos"
-        _say(f"{photos} to label with {models} on {device}", sys.stderr)
+        say(f"{photos} to label with {models} on {device}", sys.stderr)
         annotator = work.choices.build()
         annotator.labeler.files([photo.name for photo in chosen])
     if before is None:
@@ -162,13 +155,13 @@ def _preview(work: _Work, count: int) -> int:
     results = Results(work.out, work.images, only={photo.name for photo in chosen})
     names = results.names()
     aside = {**waiting.held, **tally.reasons}
-    _say(f"{len(names)} of {len(everything)} photos labeled as a preview")
-    _say_quarantined(aside)
+    say(f"{len(names)} of {len(everything)} photos labeled as a preview")
+    say_quarantined(aside)
     if names:
         sheet.write(results, names, work.out / _SHEET)
-        _say(f"look at  {work.out / _SHEET}")
-    _say("next     the same command without --preview labels the rest; these are kept")
-    _say("         to change classes or settings, pass another --out")
+        say(f"look at  {work.out / _SHEET}")
+    say("next     the same command without --preview labels the rest; these are kept")
+    say("         to change classes or settings, pass another --out")
     _say_tiny(work.choices)
     return QUARANTINED if aside else 0
 
@@ -186,67 +179,39 @@ def _full(work: _Work, formats: Sequence[str]) -> int:
     folders = exports.write(results, formats, out=work.out)
     _report(work, results, aside, tally)
     for folder in folders:
-        _say(f"export   {folder}")
+        say(f"export   {folder}")
     return QUARANTINED if aside else 0
 
 
 def _report(work: _Work, results: Results, aside: Mapping[str, str], tally: engine.Tally) -> None:
     found, summary = work.found, summarise(results, doubtful=_DOUBTFUL)
     total = len(found.photos) + len(found.refused)
-    _say(f"{summary.photos} of {total} photos labeled in {work.out / 'labels'}")
-    _say_quarantined(aside, work.out)
+    say(f"{summary.photos} of {total} photos labeled in {work.out / 'labels'}")
+    say_quarantined(aside, work.out)
     if summary.coverage is not None:
-        _say(f"coverage {summary.coverage:.1%} of all pixels lie in a segment")
+        say(f"coverage {summary.coverage:.1%} of all pixels lie in a segment")
     if summary.doubtful:
-        _say(f"doubtful {', '.join(map(printable, summary.doubtful))} (label these by hand first)")
+        say(f"doubtful {', '.join(map(printable, summary.doubtful))} (label these by hand first)")
     if calibration := results.made_with().get("calibration"):
-        _say(f"expected {calibration['sentence']}")
-    _say(f"report   {work.out / 'index.html'}, table {work.out / ranking.TABLE}")
+        say(f"expected {calibration['sentence']}")
+    say(f"report   {work.out / 'index.html'}, table {work.out / ranking.TABLE}")
     if tally.labeled:
         rate = tally.labeled / tally.seconds
-        _say(f"rate     {rate:.2f} photos/s ({tally.labeled} in {tally.seconds:.0f} s)")
+        say(f"rate     {rate:.2f} photos/s ({tally.labeled} in {tally.seconds:.0f} s)")
     if found.ignored:
-        _say(f"ignored  {_ignored(found)}")
+        say(f"ignored  {ignored(found)}")
     for folder in found.left_out:
-        _say(f"left out {printable(folder)}/: holds results of zspl annotate")
+        say(f"left out {printable(folder)}/: holds results of zspl")
     if work.masks is not None and work.masks.strangers:
         shown, *more = map(printable, work.masks.strangers)
         belong = f"and {len(more)} more belong" if more else "belongs"
-        _say(f"masks    {shown} {belong} to no photo")
+        say(f"masks    {shown} {belong} to no photo")
     _say_tiny(work.choices)
-
-
-def _say_quarantined(aside: Mapping[str, str], out: Path | None = None) -> None:
-    if not aside:
-        return
-    listed = f", all in {out / 'quarantine.csv'}" if out else ""
-    _say(f"{len(aside)} in quarantine{listed}:")
-    for source, reason in sorted(aside.items())[:_REASONS]:
-        _say(f"  {printable(source)}: {printable(reason)}")
-    if len(aside) > _REASONS:
-        _say(f"  and {len(aside) - _REASONS} more")
 
 
 def _say_tiny(choices: Choices) -> None:
     if choices.tiny:
-        _say(
+        say(
             "beware   the tiny models know rendered textures only; on photos their labels mean "
             "nothing"
         )
-
-
-def _ignored(found: Found) -> str:
-    kinds = ", ".join(f"{suffix} {count}" for suffix, count in found.ignored.items())
-    total = sum(found.ignored.values())
-    return (
-        f"{total} file is no image ({kinds})"
-        if total == 1
-        else (f"{total} files are no images ({kinds})")
-    )
-
-
-def _say(text: str, stream: Any = None) -> None:  # noqa: ANN401 - a text stream
-    """Print a line, whatever signs the terminal knows."""
-    to = stream or sys.stdout
-    known = to.encoding or "utf-8"
-    print(text.encode(known, "backslashreplace").decode(known), file=to)

@@ -103,7 +103,13 @@ def if_there(path: Path) -> Path | None:
 
 
 def record(
-    source: Path, image_id: str, image_path: Path, *, label_path: Path | None, made: bool = False
+    source: Path,
+    image_id: str,
+    image_path: Path,
+    *,
+    label_path: Path | None,
+    made: bool = False,
+    linked_from: Iterable[Path] = (),
 ) -> ImageRecord:
     """Return the record of one image and its mask, if it has one.
 
@@ -113,12 +119,14 @@ def record(
         image_path: The photo, inside `source`.
         label_path: The mask, if any.
         made: The mask was made by the data set itself and lies elsewhere.
+        linked_from: Other folders that links may lead to.
 
     Raises:
-        DataError: if a file cannot be read, or is a link that leads out of `source`.
+        DataError: if a file cannot be read, or is a link that leads out of these folders.
     """
+    roots = [folder.resolve() for folder in (source, *linked_from)]
     for path in (image_path, None if made else label_path):
-        if path is not None and not path.resolve().is_relative_to(source.resolve()):
+        if path is not None and not any(path.resolve().is_relative_to(root) for root in roots):
             raise DataError(
                 f"{path}: is a link to {path.resolve()}, outside {source}; copy the file, or "
                 "point paths.source at the folder that holds it"

@@ -56,6 +56,9 @@ class Settings(Section):
     restrict_to_present: bool = Field(
         default=False, description="Leave out ids of lists that have no photo."
     )
+    linked_from: tuple[Path, ...] = Field(
+        default=(), description="Other folders that links below paths.source may lead to."
+    )
 
     @field_validator("images", "masks", "lists")
     @classmethod
@@ -96,13 +99,19 @@ class Folder:
         """Return the records of the train and val photos; a mask is optional here.
 
         Raises:
-            DataError: if a photo is missing or a link leads out of `source`.
+            DataError: if a photo is missing or a link leads out of `source` and `linked_from`.
         """
         images = self._images(source)
         train, val = self._parts(source)
         ids = dict.fromkeys((*train, *val))
         return [
-            record(source, image_id, images[image_id], label_path=self._mask(source, image_id))
+            record(
+                source,
+                image_id,
+                images[image_id],
+                label_path=self._mask(source, image_id),
+                linked_from=self.settings.linked_from,
+            )
             for image_id in progress(ids, what="read files", total=len(ids))
         ]
 

@@ -1,7 +1,12 @@
 """What the stages of a cell share: that there is such a cell, and how it is told to an observer."""
 
+from dataclasses import asdict
+
+from zspl.data.loading import MEAN, STD
 from zspl.errors import SettingsError, suggestion
+from zspl.io.classes import ClassTable
 from zspl.io.layout import Cell
+from zspl.io.model_card import ModelCard
 from zspl.methods import needs as needs_of
 from zspl.settings import Settings
 
@@ -50,3 +55,21 @@ def facts_of(settings: Settings, cell: Cell) -> dict[str, str | int | float | bo
         "split": cell.split,
         "seed": cell.seed,
     }
+
+
+def card_of(settings: Settings, cell: Cell, table: ClassTable) -> ModelCard:
+    """Return what a cell's checkpoints are of."""
+    recipe = settings.train
+    network = recipe.models[cell.model]
+    return ModelCard(
+        backbone=network.backbone.model_dump(mode="json"),
+        head=network.head.model_dump(mode="json"),
+        method={"name": cell.method, **recipe.methods[cell.method]},
+        crop_size=recipe.crop_size,
+        window=settings.evaluate.window,
+        classes=table.names,
+        background=table.has_background,
+        mean=MEAN,
+        std=STD,
+        trained=asdict(cell),
+    )

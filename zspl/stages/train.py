@@ -1,8 +1,8 @@
 """train: one cell of the matrix, from a split and a seed to a trained network.
 
 Reads the records, the classes, one split and, for a method that reads them, one variant of the
-pseudo labels. Writes best.safetensors, last.safetensors, metrics.jsonl and summary.json, and
-stability.json where the method chose images by it.
+pseudo labels. Writes best.safetensors, last.safetensors, model.json, which tells what these are
+of, metrics.jsonl and summary.json, and stability.json where the method chose images by it.
 """
 
 import os
@@ -18,6 +18,7 @@ from zspl.inference import build_model
 from zspl.io import atomic, processes
 from zspl.io.classes import ClassTable
 from zspl.io.layout import Cell, Layout
+from zspl.io.model_card import FILE, ModelCard
 from zspl.io.records import check_files, read_records
 from zspl.io.splits import read_split
 from zspl.io.workdir import fingerprint, open_workdir
@@ -27,7 +28,7 @@ from zspl.observer import Observer, Silent
 from zspl.records import ImageRecord, Split
 from zspl.sections import build_plugin
 from zspl.settings import Settings
-from zspl.stages._cell import check_cell, facts_of
+from zspl.stages._cell import card_of, check_cell, facts_of
 from zspl.training import checkpoints, inputs
 from zspl.training.rounds import STABILITY, Course, Outcome, run_rounds
 from zspl.training.selection import choose
@@ -83,7 +84,8 @@ def _train(settings: Settings, cell: Cell, observer: Observer) -> tuple[Outcome,
     outcome = run_rounds(course, observer)
     summary = _summary(course, outcome)
     if processes.is_first():
-        _publish(outcome, summary, work=work, place=layout.cell(cell))
+        card = card_of(settings, cell, course.table)
+        _publish(outcome, summary, card, work=work, place=layout.cell(cell))
         observer.artifact(layout.cell(cell) / "summary.json")
     processes.wait()
     return outcome, summary
@@ -176,7 +178,9 @@ def _summary(course: Course, outcome: Outcome) -> Summary:
     }
 
 
-def _publish(outcome: Outcome, summary: Mapping[str, Any], *, work: Path, place: Path) -> None:
+def _publish(
+    outcome: Outcome, summary: Mapping[str, Any], card: ModelCard, *, work: Path, place: Path
+) -> None:
     """Move what is worth keeping into the cell's folder, and delete the rest."""
     finished = work / "finished"
     shutil.rmtree(finished, ignore_errors=True)
@@ -188,6 +192,7 @@ def _publish(outcome: Outcome, summary: Mapping[str, Any], *, work: Path, place:
     atomic.write_text(finished / "metrics.jsonl", "".join(histories))
     if (work / STABILITY).exists():
         shutil.copyfile(work / STABILITY, finished / STABILITY)
+    card.write(finished / FILE)
     atomic.write_json(finished / "summary.json", summary)
     atomic.publish(finished, place)
     shutil.rmtree(work)

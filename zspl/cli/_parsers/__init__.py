@@ -5,15 +5,30 @@ Nothing heavy is imported here, so that help is instant.
 
 import argparse
 
-from zspl.cli._parsers import annotate, refine, run, score, splits, weights
+from zspl.cli._parsers import (
+    annotate,
+    doctor,
+    export,
+    init,
+    predict,
+    refine,
+    run,
+    score,
+    splits,
+    weights,
+)
 from zspl.cli._parsers._layout import formatted
 
-_COMMANDS = (run, annotate, refine, score, weights, splits)
+_COMMANDS = (init, doctor, run, annotate, predict, export, refine, score, weights, splits)
 
 _TOP = """\
 commands by purpose:
+  zspl init DIR --images DIR --masks DIR --classes cat,dog  a project of one's own photos
+  zspl doctor                                       what is missing here, and how to mend it
   zspl run prepare                                  one stage of the benchmark in params.yaml
   zspl annotate --images DIR --classes cat,dog --out DIR    pseudo labels for any photos
+  zspl predict --checkpoint CELL --images DIR --out DIR     what a trained network sees
+  zspl export --checkpoint CELL --out model.onnx    the network as ONNX
   zspl refine --labels DIR --images DIR --out DIR   snap any label maps to segments
   zspl score --predictions DIR --labels DIR         mIoU of label maps
 

@@ -46,8 +46,9 @@ class MixTransformer(nn.Module):
         if any(missing):
             images = F.pad(images, missing, mode="replicate")
         levels = list(self.encoder(images))[-len(STRIDES) :]
+        # Not -(-height // stride): a traced network divides towards zero.
         return [
-            level[:, :, : -(-height // stride), : -(-width // stride)]
+            level[:, :, : (height + stride - 1) // stride, : (width + stride - 1) // stride]
             for level, stride in zip(levels, STRIDES, strict=True)
         ]
 
