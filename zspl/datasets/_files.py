@@ -77,7 +77,7 @@ def own_list(folder: Path, name: str, *, known: Iterable[str] = ()) -> tuple[str
 
     Raises:
         SettingsError: if there is no such list.
-        DataError: if it cannot be read.
+        DataError: if it cannot be read, or is a link that leads out of `folder`.
     """
     if not is_safe_id(name):
         raise SettingsError(
@@ -88,6 +88,8 @@ def own_list(folder: Path, name: str, *, known: Iterable[str] = ()) -> tuple[str
         here = {file.stem for file in folder.glob("*.txt")} | set(known)
         hint = suggestion(name, here) if here else "There is none."
         raise SettingsError(f"prepare.dataset: no id list {name!r}: {path} does not exist. {hint}")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{path}: is a link out of {folder}; copy the list there")
     return read_ids(path)
 
 

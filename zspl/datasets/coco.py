@@ -29,8 +29,8 @@ from zspl.io.images import write_label
 from zspl.io.splits import read_ids
 from zspl.observer import progress
 from zspl.records import IGNORE_INDEX, ImageRecord, Split
+from zspl.sections import Name
 from zspl.seeding import generator
-from zspl.settings import Name
 
 NAMES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",

@@ -14,6 +14,8 @@ PARTS = ("labeled", "holdout", "unlabeled", "val")
 """The lists of a split; each is a file `<part>.txt`."""
 
 _SAFE_ID = re.compile(r"[^/\\\x00-\x1f]+")
+_LONGEST = 200
+"""Bytes of an id; file systems take names of 255, and endings are added."""
 
 
 def is_safe_id(image_id: str) -> bool:
@@ -23,7 +25,12 @@ def is_safe_id(image_id: str) -> bool:
         >>> is_safe_id("2007_000032"), is_safe_id("../secret"), is_safe_id("/etc/passwd")
         (True, False, False)
     """
-    return _SAFE_ID.fullmatch(image_id) is not None and not image_id.startswith(".")
+    return (
+        _SAFE_ID.fullmatch(image_id) is not None
+        and image_id.isprintable()
+        and not image_id.startswith(".")
+        and len(image_id.encode()) <= _LONGEST
+    )
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
