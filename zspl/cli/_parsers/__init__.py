@@ -5,10 +5,10 @@ Nothing heavy is imported here, so that help is instant.
 
 import argparse
 
-from zspl.cli._parsers import annotate, refine, run, score, splits, weights
+from zspl.cli._parsers import annotate, plan, refine, run, score, splits, weights
 from zspl.cli._parsers._layout import formatted
 
-_COMMANDS = (run, annotate, refine, score, weights, splits)
+_COMMANDS = (run, annotate, refine, score, weights, splits, plan)
 
 _TOP = """\
 commands by purpose:
