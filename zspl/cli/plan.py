@@ -75,7 +75,7 @@ def _notes(planner: Planner, rows: list[Row], device: str) -> list[str]:
     if ESTIMATE in kinds:
         notes.append("~ estimated from rates of other settings on this device; --csv names them")
     if UNKNOWN in kinds:
-        notes.append(f"- no rate known on {device}; --measure finds one (needs the data)")
+        notes.append(f"- no rate known on {device}, sums then begin with >; --measure finds one")
     if device == "cpu":
         notes.append("no rate was measured on a GPU; on one, zspl plan ... --measure finds it")
     if any(not sizes.exact for sizes in planner.sizes.values()):

@@ -1,7 +1,7 @@
 """Splits on disk: four lists of image ids in one folder, and the checks they must pass."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,10 +53,14 @@ def read_ids(path: Path) -> tuple[str, ...]:
 
 def _check_safe(image_id: str, *, where: str) -> None:
     if not is_safe_id(image_id):
-        raise DataError(
-            f"{where}: the id {image_id!r} is no bare file name, it could leave the data folder; "
-            "write ids without folders, such as 2007_000032"
-        )
+        raise DataError(_unsafe(image_id, where=where))
+
+
+def _unsafe(image_id: str, *, where: str) -> str:
+    return (
+        f"{where}: the id {image_id!r} is no bare file name, it could leave the data folder; "
+        "write ids without folders, such as 2007_000032"
+    )
 
 
 def write_ids(path: Path, ids: Iterable[str]) -> None:
@@ -95,25 +99,32 @@ def check(split: Split, known_ids: Collection[str]) -> None:
     Raises:
         DataError: at the first thing that is wrong.
     """
+    for problem in problems(split, known_ids):
+        raise DataError(problem)
+
+
+def problems(split: Split, known_ids: Collection[str]) -> Iterator[str]:
+    """Yield all that is wrong with a split, one line each; see `check`."""
     where = f"split {split.name}"
-    if not split.labeled or not split.val:
-        empty = "val" if split.labeled else "labeled"
-        raise DataError(f"{where}: no {empty} images; check the id list and the data folder")
+    for part in ("labeled", "val"):
+        if not getattr(split, part):
+            yield f"{where}: no {part} images; check the id list and the data folder"
     seen: dict[str, str] = {}
     for part in PARTS:
         for image_id in getattr(split, part):
-            _check_safe(image_id, where=f"{where} ({part})")
-            if image_id in seen:
+            if not is_safe_id(image_id):
+                yield _unsafe(image_id, where=f"{where} ({part})")
+            elif image_id in seen:
                 both = f"in {part} twice"
                 if seen[image_id] != part:
                     both = f"in both {seen[image_id]} and {part}"
-                raise DataError(f"{where}: the id {image_id!r} is {both}; remove one")
-            if image_id not in known_ids:
-                raise DataError(
+                yield f"{where}: the id {image_id!r} is {both}; remove one"
+            elif image_id not in known_ids:
+                yield (
                     f"{where}: {part} names the id {image_id!r}, but the data set has no such "
                     "image; remove the id or add the image"
                 )
-            seen[image_id] = part
+            seen.setdefault(image_id, part)
 
 
 def hold_out(split: Split, *, share: float, seed: int) -> Split:

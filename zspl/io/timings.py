@@ -56,7 +56,7 @@ def device_name() -> str:
 
 def cpu_seconds() -> float:
     """Return the processor time of this process and of its finished children."""
-    return sum(os.times()[:4])
+    return time.process_time() + sum(os.times()[2:4])
 
 
 @contextmanager
@@ -113,7 +113,9 @@ def signature(settings: Settings, stage: str, instance: Mapping[str, Any]) -> st
         sections = settings.embed if proposer is None else settings.embed_segments
         name = features_name(instance["encoder"], proposer)
         return _text(name, sections[instance["encoder"]])
-    if stage == "label" or "variant" in instance:
+    if stage == "evaluate" and "variant" in instance:
+        return "labels"
+    if stage == "label":
         variant = settings.label.variants[instance["variant"]]
         return f"{variant.proposals} {variant.features} {variant.labeler.name}"
     if stage == "train":

@@ -163,7 +163,10 @@ class _Miniature:
             costs = self._costs("evaluate", [instance] * 2, tell)
             if costs:
                 each = costs[-1] / len(self._few.labeled)
-                yield self._rate("evaluate", what, "image", each, size=self._pixels)
+                written = _bytes(self._layout.label_score(name))
+                yield self._rate(
+                    "evaluate", "labels", "image", each, size=self._pixels, written=written
+                )
 
     def trainings(self, tell: Tell) -> Iterator[Rate]:
         """Time a step of every method with every network, and a prediction of every network."""
@@ -212,7 +215,7 @@ class _Miniature:
         if len(costs) == len(VAL):
             each = (costs[-1] - costs[-2]) / (VAL[-1] - VAL[-2])
             what = signature(self._settings, "evaluate", _instance(cell))
-            written = _bytes(self._layout.cell_score(cell)) / VAL[-1]
+            written = _bytes(self._layout.cell_score(cell))
             yield self._rate(
                 "evaluate", what, "image", each, size=self._pixels, written=written
             )

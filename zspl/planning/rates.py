@@ -32,7 +32,7 @@ class Rate:
         what: `zspl.io.timings.signature`, all settings that the time depends on.
         unit: image or step.
         seconds: Per unit, at least 0.
-        bytes: Written per unit, None if that was not measured.
+        bytes: Written per unit (evaluate, tabulate: per instance), None if not measured.
         size: What a unit's time grows with: GFLOP of a forward pass over a step's crops, or the
             pixels of an image; None if with nothing.
         basis: The machine and the command that measured it; it begins with "estimate" where the

@@ -17,6 +17,9 @@ from zspl.settings import Settings
 SCORED_TWICE = 2
 """A cell has its best and its last checkpoint scored where a selection may choose another."""
 
+WRITE_ONCE = frozenset({"train", "evaluate", "tabulate"})
+"""Stages whose output does not grow with the images they read."""
+
 READ_AS = "pascal_voc"
 """A data set whose reading was not timed is told by this one."""
 
@@ -233,9 +236,9 @@ class Planner:
         times = 1 if self.settings.train.selection == "last" else SCORED_TWICE
         quote = self._predicted(cell["model"])
         number = sizes.val * views * times
-        return self._row(
-            "evaluate", cell, images=sizes.val, parts=[(number, quote)], size=quote.bytes
-        )
+        audit = self.rates.quote("evaluate", "labels", size=float(self._any.pixels))
+        size = quote.bytes or audit.bytes  # both keep a few predictions
+        return self._row("evaluate", cell, images=sizes.val, parts=[(number, quote)], size=size)
 
     def _row(  # noqa: PLR0913 - the fields of a row
         self,
@@ -251,14 +254,13 @@ class Planner:
         kinds = {quote.kind for _, quote in parts}
         kind = next(kind for kind in (UNKNOWN, ESTIMATE, MEASURED) if kind in kinds)
         known = [number * (quote.seconds or 0) for number, quote in parts]
-        per_image = stage not in ("train",)
         return Row(
             stage=stage,
             instance=dict(instance),
             images=images,
             steps=steps,
             seconds=None if kind == UNKNOWN else sum(known),
-            bytes=None if size is None else size * (images if per_image else 1),
+            bytes=None if size is None else size * (1 if stage in WRITE_ONCE else images),
             kind=kind,
             basis=next((quote.basis for _, quote in parts if quote.kind == kind), ""),
         )

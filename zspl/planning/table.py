@@ -18,28 +18,34 @@ COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Total:
-    """The sum of some rows; None where one of them is not known."""
+    """The sum of some rows.
+
+    `seconds` and `bytes` add up what is known, None if nothing is; `at_least` names those of the
+    two that miss a part.
+    """
 
     rows: int
     images: int
     steps: int
     seconds: float | None
     bytes: float | None
+    at_least: frozenset[str]
     kind: str
 
 
 def total(rows: Sequence[Row]) -> Total:
     """Add rows up; the sum of times is as sure as its least sure part."""
-    seconds = [row.seconds for row in rows]
-    sizes = [row.bytes for row in rows]
-    kinds = {row.kind for row in rows}
+    known = {"seconds": [row.seconds for row in rows], "bytes": [row.bytes for row in rows]}
+    sums = {name: [v for v in values if v is not None] for name, values in known.items()}
+    kinds = {row.kind for row in rows if row.kind != UNKNOWN} or {UNKNOWN}
     return Total(
         rows=len(rows),
         images=sum(row.images for row in rows),
         steps=sum(row.steps for row in rows),
-        seconds=None if None in seconds else sum(s for s in seconds if s is not None),
-        bytes=None if None in sizes else sum(s for s in sizes if s is not None),
-        kind=next((kind for kind in (UNKNOWN, ESTIMATE, MEASURED) if kind in kinds), MEASURED),
+        seconds=sum(sums["seconds"]) if sums["seconds"] else None,
+        bytes=sum(sums["bytes"]) if sums["bytes"] else None,
+        at_least=frozenset(name for name, values in known.items() if None in values and sums[name]),
+        kind=next(kind for kind in (UNKNOWN, ESTIMATE, MEASURED) if kind in kinds),
     )
 
 
@@ -80,8 +86,8 @@ def _cells(sums: Total) -> tuple[str, ...]:
         str(sums.rows),
         f"{sums.images:,}",
         f"{sums.steps:,}" if sums.steps else "",
-        duration(sums.seconds) + MARKS[sums.kind],
-        space(sums.bytes),
+        _bound("seconds", sums) + duration(sums.seconds) + MARKS[sums.kind],
+        _bound("bytes", sums) + space(sums.bytes),
     )
 
 
@@ -95,9 +101,13 @@ def _cell(row: Row, sums: Total) -> tuple[str, ...]:
         named["seed"],
         f"{row.images:,}",
         f"{row.steps:,}",
-        duration(sums.seconds) + MARKS[sums.kind],
-        space(sums.bytes),
+        _bound("seconds", sums) + duration(sums.seconds) + MARKS[sums.kind],
+        _bound("bytes", sums) + space(sums.bytes),
     )
+
+
+def _bound(what: str, sums: Total) -> str:
+    return "> " if what in sums.at_least else ""
 
 
 def duration(seconds: float | None) -> str:
