@@ -24,6 +24,7 @@ from zspl.sections import (
     read_yaml,
 )
 
+
 class Section(BaseModel):
     """One block of params.yaml: frozen, and closed to unknown keys."""
 

@@ -38,6 +38,8 @@ def test_a_photo_or_a_mask_that_is_a_link_out_of_the_data_folder_is_refused(tmp_
     (tmp_path / "secret").write_text("x")
     (source / "a.jpg").write_text("x")
     (source / "link").symlink_to(tmp_path / "secret")
-    photo, mask = (source / "link", None) if kind == "photo" else (source / "a.jpg", source / "link")
+    photo, mask = (
+        (source / "link", None) if kind == "photo" else (source / "a.jpg", source / "link")
+    )
     with pytest.raises(DataError, match="is a link to"):
         record(source, "a", photo, label_path=mask)

@@ -57,9 +57,7 @@ def test_no_name_that_reaches_a_shell_command_or_a_folder_holds_more_than_a_name
         refused(changes)
 
 
-@pytest.mark.parametrize(
-    "value", ["0; id", "0", " 0\n", 0.0, True, -1, [0], {"a": 0}, None, "1_0"]
-)
+@pytest.mark.parametrize("value", ["0; id", "0", " 0\n", 0.0, True, -1, [0], {"a": 0}, None, "1_0"])
 def test_a_seed_and_a_shard_are_whole_numbers_and_no_texts_that_look_like_one(value):
     refused({"cells.seeds": [value]}, "cells.seeds")
     refused({"prepare.shards": [value]}, "prepare.shards")
@@ -72,7 +70,8 @@ def test_what_stands_in_a_matrix_is_text_and_no_structure(section, value):
 
 
 @pytest.mark.parametrize(
-    "out", ["/etc", "..", "../elsewhere", "a/../../b", ".", "", "/", ".git", ".dvc/a", "a/.b", "~/a"]
+    "out",
+    ["/etc", "..", "../elsewhere", "a/../../b", ".", "", "/", ".git", ".dvc/a", "a/.b", "~/a"],
 )
 def test_artifacts_go_below_the_folder_of_params_yaml_and_into_no_hidden_one(out):
     if out == "~/a":  # no shell reads it: a folder of that name

@@ -63,9 +63,7 @@ def _measured(settings: Settings) -> list[Rate]:
     found = []
     for rate in measure(settings, lambda line: print(f"  {line}", file=sys.stderr)):
         found.append(rate)
-        print(
-            f"  {rate.stage} {rate.what}: {rate.seconds:.3f} s per {rate.unit}", file=sys.stderr
-        )
+        print(f"  {rate.stage} {rate.what}: {rate.seconds:.3f} s per {rate.unit}", file=sys.stderr)
     return found
 
 

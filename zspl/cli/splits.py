@@ -166,7 +166,9 @@ def _of_folders(photos: Path, masks: Path) -> Masked:
     names = images_in(photos, layout="photos")
     ids = [i for i in names if (masks / f"{i}.png").is_file()]
     if not ids:
-        raise SettingsError(f"--masks {masks}: no mask <id>.png of the {len(names)} photos is there")
+        raise SettingsError(
+            f"--masks {masks}: no mask <id>.png of the {len(names)} photos is there"
+        )
     unsafe = next((i for i in ids if not is_safe_id(i)), None)
     if unsafe is not None:
         raise SettingsError(f"--images {photos}: {unsafe!r} is no usable id; rename the photo")

@@ -1,7 +1,7 @@
 """Splits on disk: four lists of image ids in one folder, and the checks they must pass."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,19 +112,29 @@ def problems(split: Split, known_ids: Collection[str]) -> Iterator[str]:
     seen: dict[str, str] = {}
     for part in PARTS:
         for image_id in getattr(split, part):
-            if not is_safe_id(image_id):
-                yield _unsafe(image_id, where=f"{where} ({part})")
-            elif image_id in seen:
-                both = f"in {part} twice"
-                if seen[image_id] != part:
-                    both = f"in both {seen[image_id]} and {part}"
-                yield f"{where}: the id {image_id!r} is {both}; remove one"
-            elif image_id not in known_ids:
-                yield (
-                    f"{where}: {part} names the id {image_id!r}, but the data set has no such "
-                    "image; remove the id or add the image"
-                )
+            wrong = _wrong(image_id, part, seen, known_ids, where=where)
+            if wrong:
+                yield wrong
             seen.setdefault(image_id, part)
+
+
+def _wrong(
+    image_id: str, part: str, seen: Mapping[str, str], known_ids: Collection[str], *, where: str
+) -> str | None:
+    """Return what is wrong with one id of a split, None if nothing is."""
+    if not is_safe_id(image_id):
+        return _unsafe(image_id, where=f"{where} ({part})")
+    if image_id in seen:
+        both = f"in {part} twice"
+        if seen[image_id] != part:
+            both = f"in both {seen[image_id]} and {part}"
+        return f"{where}: the id {image_id!r} is {both}; remove one"
+    if image_id not in known_ids:
+        return (
+            f"{where}: {part} names the id {image_id!r}, but the data set has no such "
+            "image; remove the id or add the image"
+        )
+    return None
 
 
 def hold_out(split: Split, *, share: float, seed: int) -> Split:

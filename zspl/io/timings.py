@@ -105,25 +105,30 @@ def read_timings(out: Path) -> list[Timing]:
 
 def signature(settings: Settings, stage: str, instance: Mapping[str, Any]) -> str:
     """Return the settings that decide what one unit of a stage instance takes, as text."""
-    if stage == "propose":
-        name = instance["proposer"]
-        return _text(name, settings.propose[name])
-    if stage == "embed":
-        proposer = instance.get("proposals")
-        sections = settings.embed if proposer is None else settings.embed_segments
-        name = features_name(instance["encoder"], proposer)
-        return _text(name, sections[instance["encoder"]])
-    if stage == "evaluate" and "variant" in instance:
-        return "labels"
-    if stage == "label":
-        variant = settings.label.variants[instance["variant"]]
-        return f"{variant.proposals} {variant.features} {variant.labeler.name}"
-    if stage == "train":
-        method = method_text(settings, instance["method"])
-        return f"{method} | {network_text(settings, instance['model'])} | {recipe_text(settings)}"
+    told = {"propose": _annotator, "embed": _annotator, "label": _variant, "train": _training}
+    if stage in told:
+        return told[stage](settings, instance)
     if stage == "evaluate":
-        return network_text(settings, instance["model"])
+        return "labels" if "variant" in instance else network_text(settings, instance["model"])
     return settings.prepare.dataset.name if stage == "prepare" else ""
+
+
+def _annotator(settings: Settings, instance: Mapping[str, Any]) -> str:
+    if "encoder" not in instance:
+        return _text(instance["proposer"], settings.propose[instance["proposer"]])
+    encoder, proposer = instance["encoder"], instance.get("proposals")
+    sections = settings.embed if proposer is None else settings.embed_segments
+    return _text(features_name(encoder, proposer), sections[encoder])
+
+
+def _variant(settings: Settings, instance: Mapping[str, Any]) -> str:
+    variant = settings.label.variants[instance["variant"]]
+    return f"{variant.proposals} {variant.features} {variant.labeler.name}"
+
+
+def _training(settings: Settings, instance: Mapping[str, Any]) -> str:
+    method = method_text(settings, instance["method"])
+    return f"{method} | {network_text(settings, instance['model'])} | {recipe_text(settings)}"
 
 
 def method_text(settings: Settings, method: str) -> str:

@@ -65,7 +65,9 @@ class Networks:
         if model not in self._counted:
             side = self._settings.train.crop_size
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                copy.deepcopy(network).eval().to("meta")(torch.empty(1, 3, side, side, device="meta"))
+                copy.deepcopy(network).eval().to("meta")(
+                    torch.empty(1, 3, side, side, device="meta")
+                )
             self._counted[model] = counter.get_total_flops() / 1e9
         return self._counted[model]
 

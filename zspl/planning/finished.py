@@ -34,7 +34,7 @@ def rates_of(settings: Settings) -> list[Rate]:
             what=what,
             unit="image",
             seconds=median(costs),
-            size=None if stage in ("propose", "embed") else pixels,
+            size=None if stage in ("propose", "embed") else float(pixels),
             basis=f"{len(costs)} finished here",
         )
         for (device, stage, what), costs in groups.items()
@@ -46,7 +46,7 @@ def _units(timing: Timing, sizes: dict[str, Sizes], settings: Settings) -> float
     if timing.stage not in STAGES:
         return None
     if timing.stage != "evaluate":
-        return timing.units
+        return None if timing.units is None else float(timing.units)
     if "variant" in timing.instance:
         return None
     split = sizes.get(timing.instance["split"])

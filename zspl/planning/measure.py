@@ -110,9 +110,7 @@ class _Miniature:
             unlabeled=ids[3:],
             val=split.val[: max(VAL)],
         )
-        write_records(
-            self._layout.records, [records[i] for i in (*ids, *self._few.val)]
-        )
+        write_records(self._layout.records, [records[i] for i in (*ids, *self._few.val)])
         self._layout.classes.write_bytes(whole.classes.read_bytes())
         write_split(self._layout.split(self._split), self._few)
         ends = [sum(SHARDS[: n + 1]) for n in range(len(SHARDS))]
@@ -145,9 +143,9 @@ class _Miniature:
             if costs:
                 each = (costs[-1] - costs[-2]) / (SHARDS[-1] - SHARDS[-2])
                 what = signature(chosen, stage, instances[0])
-                yield self._rate(stage, what, "image", each, size=None, written=self._written(
-                    stage, names
-                ))
+                yield self._rate(
+                    stage, what, "image", each, size=None, written=self._written(stage, names)
+                )
 
     def labels(self, tell: Tell) -> Iterator[Rate]:
         """Time every label variant, and its audit."""
@@ -216,9 +214,7 @@ class _Miniature:
             each = (costs[-1] - costs[-2]) / (VAL[-1] - VAL[-2])
             what = signature(self._settings, "evaluate", _instance(cell))
             written = _bytes(self._layout.cell_score(cell))
-            yield self._rate(
-                "evaluate", what, "image", each, size=self._pixels, written=written
-            )
+            yield self._rate("evaluate", what, "image", each, size=self._pixels, written=written)
 
     def _costs(
         self,
@@ -250,7 +246,7 @@ class _Miniature:
         name = names.get("proposer") or features_name(names["encoder"], names.get("proposals"))
         return _bytes(self._layout.out / folder / name) / sum(SHARDS)
 
-    def _rate(  # noqa: PLR0913 - the fields of a rate
+    def _rate(
         self,
         stage: str,
         what: str,

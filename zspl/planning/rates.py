@@ -78,12 +78,19 @@ def read_rates(path: Path) -> list[Rate]:
 
 
 def _rate(row: dict[str, str]) -> Rate:
-    numbers = {key: float(row[key]) if row[key] else None for key in ("bytes", "size")}
-    texts = {key: row[key] for key in ("device", "stage", "what", "unit", "basis")}
     seconds = float(row["seconds"])
     if not seconds >= 0:
         raise ValueError(f"seconds is {row['seconds']}, expected 0 or more")
-    return Rate(seconds=seconds, **texts, **numbers)
+    return Rate(
+        device=row["device"],
+        stage=row["stage"],
+        what=row["what"],
+        unit=row["unit"],
+        seconds=seconds,
+        bytes=float(row["bytes"]) if row["bytes"] else None,
+        size=float(row["size"]) if row["size"] else None,
+        basis=row["basis"],
+    )
 
 
 def write_rates(path: Path, rates: Iterable[Rate]) -> None:

@@ -123,7 +123,7 @@ class Planner:
 
     def _images(self, stage: str, instance: dict[str, str], images: int) -> Row:
         """Return a row whose time is so much per image."""
-        pixels = None if stage in ("propose", "embed", "tabulate") else self._any.pixels
+        pixels = None if stage in ("propose", "embed", "tabulate") else float(self._any.pixels)
         quote = self.rates.quote(stage, signature(self.settings, stage, instance), size=pixels)
         if stage == "prepare" and quote.seconds is None:
             read = self.rates.quote(stage, READ_AS, size=pixels)
@@ -133,17 +133,18 @@ class Planner:
             name = instance["encoder"]
             sections = {**self.settings.embed, **self.settings.embed_segments}
             size = quote.bytes or features_bytes(name, sections[name])
-        return self._row(stage, instance, images=images, parts=[(images, quote)], size=size)
+        return self._row(stage, instance, images=images, parts=[(float(images), quote)], size=size)
 
     def _training(self, cell: Mapping[str, str]) -> Row:
         settings, method, model = self.settings, cell["method"], cell["model"]
         network = self._networks.of(model, method)
         built: Method = build_plugin("zspl.methods", method, settings.train.methods[method])
-        sizes, steps, parts = self.sizes[cell["split"]], 0, []
+        sizes, steps = self.sizes[cell["split"]], 0
+        parts: list[tuple[float, Quote]] = []
         for planned in built.rounds():
             needs = planned.needs or needs_of(method)
             done = self._steps(planned, sizes, needs=needs)
-            parts.append((done, self._step(method, model, planned, needs=needs)))
+            parts.append((float(done), self._step(method, model, planned, needs=needs)))
             parts += self._looks(planned, done, sizes, model=model)
             steps += done
         kept = 1 if settings.train.selection == "last" else SCORED_TWICE
@@ -185,9 +186,7 @@ class Planner:
         if quote.seconds is None or not planned.name:
             return quote
         basis = f"from supervised, times {factor:g} ({quote.basis})"
-        return Quote(
-            seconds=quote.seconds * factor, bytes=quote.bytes, kind=ESTIMATE, basis=basis
-        )
+        return Quote(seconds=quote.seconds * factor, bytes=quote.bytes, kind=ESTIMATE, basis=basis)
 
     def _looks(
         self, planned: Round, steps: int, sizes: Sizes, *, model: str
@@ -202,7 +201,7 @@ class Planner:
             number += each * math.ceil(steps / recipe.evaluate_every)
         how = planned.self_labels
         if how is not None:
-            views = sum(s * s for s in how.scales) * (2 if how.flip else 1)
+            views = math.fsum(s * s for s in how.scales) * (2 if how.flip else 1)
             number += round(sizes.unlabeled * how.share) * views
         return [(number, quote)] if number else []
 
@@ -215,7 +214,9 @@ class Planner:
         # A prediction is a forward pass, a third of a supervised step over as many pixels.
         recipe = self.settings.train
         area = self._any.pixels / recipe.crop_size**2
-        size = self._networks.of(model, "supervised").gflop if "supervised" in recipe.methods else 0
+        size = (
+            self._networks.of(model, "supervised").gflop if "supervised" in recipe.methods else 0.0
+        )
         if not size:
             return NOTHING
         step = self.rates.of_training(
@@ -232,7 +233,7 @@ class Planner:
 
     def _scoring(self, cell: Mapping[str, str]) -> Row:
         how, sizes = self.settings.evaluate, self.sizes[cell["split"]]
-        views = sum(s * s for s in how.scales) * (2 if how.flip else 1)
+        views = math.fsum(s * s for s in how.scales) * (2 if how.flip else 1)
         times = 1 if self.settings.train.selection == "last" else SCORED_TWICE
         quote = self._predicted(cell["model"])
         number = sizes.val * views * times
@@ -240,7 +241,7 @@ class Planner:
         size = quote.bytes or audit.bytes  # both keep a few predictions
         return self._row("evaluate", cell, images=sizes.val, parts=[(number, quote)], size=size)
 
-    def _row(  # noqa: PLR0913 - the fields of a row
+    def _row(
         self,
         stage: str,
         instance: Mapping[str, str],
@@ -250,7 +251,7 @@ class Planner:
         size: float | None,
         steps: int = 0,
     ) -> Row:
-        parts = [*parts, (1, self.rates.quote("start", ""))]
+        parts = [*parts, (1.0, self.rates.quote("start", ""))]
         kinds = {quote.kind for _, quote in parts}
         kind = next(kind for kind in (UNKNOWN, ESTIMATE, MEASURED) if kind in kinds)
         known = [number * (quote.seconds or 0) for number, quote in parts]
@@ -264,4 +265,3 @@ class Planner:
             kind=kind,
             basis=next((quote.basis for _, quote in parts if quote.kind == kind), ""),
         )
-

@@ -9,7 +9,7 @@ examples:
   zspl splits list                                        the official lists shipped with zspl
   zspl splits verify                                      their checksums
   zspl splits verify --params params.yaml                 the splits of a benchmark against its data
-  zspl splits verify --lists DIR                          lists that `make` wrote, against their manifest
+  zspl splits verify --lists DIR                          lists that `make` wrote
   zspl splits make --images DIR --masks DIR --sizes 20,80 --out DIR
   zspl splits make --params params.yaml --sizes 20,80 --out DIR
 
@@ -28,7 +28,10 @@ def add(commands: Commands) -> None:
     command.add_argument("--lists", type=Path, metavar="DIR", help="verify: lists with a manifest")
     command.add_argument("--images", type=Path, metavar="DIR", help="make: photos")
     command.add_argument(
-        "--masks", type=Path, metavar="DIR", help="make: <id>.png of class ids, 0 background, 255 void"
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="make: <id>.png of class ids, 0 background, 255 void",
     )
     command.add_argument("--sizes", metavar="N,N", help="make: numbers of images, such as 20,80")
     command.add_argument("--seed", type=int, default=0, help="make: of the draw (default: 0)")
