@@ -130,7 +130,9 @@ def test_the_splits_of_a_benchmark_are_checked_against_its_data(photos, capsys):
     text = text.replace("splits: [good, labeled_183]", "splits: [good]")
     params.write_text(text)
     assert main(["splits", "verify", "--params", str(params)]) == 0, capsys.readouterr()
-    params.write_text(text.replace("splits: [good]\n  shards", "splits: [good, bad, gone]\n  shards"))
+    params.write_text(
+        text.replace("splits: [good]\n  shards", "splits: [good, bad, gone]\n  shards")
+    )
     capsys.readouterr()
     assert main(["splits", "verify", "--params", str(params)]) == 1
     printed = capsys.readouterr().out

@@ -12,7 +12,14 @@ from zspl.errors import DataError, SettingsError
 from zspl.io.timings import Timing, method_text, network_text, recipe_text
 from zspl.planning.finished import rates_of
 from zspl.planning.rates import (
-    ESTIMATE, MEASURED, SHIPPED, UNKNOWN, Rate, Rates, read_rates, write_rates,
+    ESTIMATE,
+    MEASURED,
+    SHIPPED,
+    UNKNOWN,
+    Rate,
+    Rates,
+    read_rates,
+    write_rates,
 )  # fmt: skip
 from zspl.planning.rows import Planner
 from zspl.planning.table import lines, to_csv, total
@@ -229,5 +236,5 @@ def test_an_unknown_benchmark_offers_the_nearest(monkeypatch, capsys):
 def test_a_split_of_the_users_own_has_no_size_without_the_data():
     from zspl.datasets import coco
 
-    with pytest.raises(SettingsError, match="mount paths.source"):
+    with pytest.raises(SettingsError, match=r"mount paths\.source"):
         coco.build(coco.Settings()).sizes(Path("/nowhere"), "mine")
