@@ -60,11 +60,13 @@ def lines(rows: Sequence[Row], *, device: str) -> list[str]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(_group(row), []).append(row)
-    stages = [("stage", "runs", "images", "steps", time, "disk")]
+    stages: list[tuple[str, ...]] = [("stage", "runs", "images", "steps", time, "disk")]
     stages += [(name, *_cells(total(found))) for name, found in groups.items()]
     everything = total(rows)
     stages.append(("all", *_cells(everything)))
-    cells = [("method", "model", "split", "seed", "images", "steps", time, "disk")]
+    cells: list[tuple[str, ...]] = [
+        ("method", "model", "split", "seed", "images", "steps", time, "disk")
+    ]
     for row in rows:
         if row.stage == "train":
             mine = [r for r in rows if r.stage == "evaluate" and r.instance == row.instance]
