@@ -25,6 +25,7 @@ def load(package: str, name: str) -> ModuleType:
         UnknownPluginError: if `package` has no file `name`.py.
     """
     known = names(package)
+    # A name with a dot, a slash or an underscore in front is never among the known ones.
     if name not in known:
         raise UnknownPluginError(package, name, known)
     return importlib.import_module(f"{package}.{name}")

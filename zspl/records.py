@@ -43,6 +43,22 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """How many images a split has, and how large one is; known without the data where possible.
+
+    `train` counts all train images, `pixels` are those of a usual image. `exact` is False where a
+    list names images that may be absent.
+    """
+
+    train: int
+    labeled: int
+    unlabeled: int
+    val: int
+    pixels: int
+    exact: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentProposals:
     """Class-agnostic masks for one image, best first.
 

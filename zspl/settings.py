@@ -11,10 +11,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zspl.errors import SettingsError, suggestion
-from zspl.sections import build_plugin, describe, plugin_settings, read_yaml
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
-"""A key that becomes a folder's name."""
+from zspl.sections import (
+    InnerPath,
+    Name,
+    PlainPath,
+    PluginName,
+    Whole,
+    build_plugin,
+    check_out,
+    describe,
+    plugin_settings,
+    read_yaml,
+)
 
 
 class Section(BaseModel):
@@ -27,7 +35,7 @@ class Choice(Section):
     """A plugin's name plus the settings that plugin declares for itself."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    name: str
+    name: PluginName
 
     def build(self, package: str) -> Any:  # noqa: ANN401 - what a plugin builds is its folder's business
         """Build this choice with the plugin `package`/`name`.py."""
@@ -37,9 +45,9 @@ class Choice(Section):
 class Paths(Section):
     """Where things lie, seen from the folder of params.yaml."""
 
-    source: Path = Field(description="What the dataset is read from; DVC watches it.")
-    out: Path = Field(description="Where artifacts go.")
-    code: Path = Field(description="The folder that holds the zspl package.")
+    source: PlainPath = Field(description="What the dataset is read from; DVC watches it.")
+    out: InnerPath = Field(description="Where artifacts go, a folder of their own.")
+    code: PlainPath = Field(description="The folder that holds the zspl package.")
 
 
 class Prepare(Section):
@@ -47,7 +55,7 @@ class Prepare(Section):
 
     dataset: Choice
     splits: tuple[Name, ...] = Field(min_length=1, description="Split names of the data set.")
-    shards: tuple[int, ...] = Field(min_length=1, description="0, 1, ..., number of shards - 1.")
+    shards: tuple[Whole, ...] = Field(min_length=1, description="0, 1, ..., number of shards - 1.")
     holdout: float = Field(
         ge=0, lt=1, description="Share of the labeled ids kept from training to select a model."
     )
@@ -63,27 +71,27 @@ class Prepare(Section):
 class LabelVariant(Section):
     """One way to make pseudo labels; `none` reads no proposals or no features."""
 
-    proposals: str = Field(description="A key of `propose`, or none.")
-    features: str = Field(description="A key of `embed`, <encoder>-<proposer>, or none.")
+    proposals: PluginName = Field(description="A key of `propose`, or none.")
+    features: Name = Field(description="A key of `embed`, <encoder>-<proposer>, or none.")
     labeler: Choice
 
 
 class Label(Section):
     """The pseudo labels: how they are calibrated, and the variants."""
 
-    calibration_split: str = Field(description="The split whose labeled ids choose thresholds.")
+    calibration_split: Name = Field(description="The split whose labeled ids choose thresholds.")
     variants: dict[Name, LabelVariant]
 
 
 class Cells(Section):
     """The matrix of trainings: methods x models x splits x seeds."""
 
-    methods: tuple[str, ...] = Field(description="Plugins that read no pseudo labels.")
-    label_methods: tuple[str, ...] = Field(description="Plugins that read pseudo labels.")
-    labels: tuple[str, ...] = Field(description="Keys of label.variants they read.")
-    models: tuple[str, ...]
-    splits: tuple[str, ...]
-    seeds: tuple[int, ...] = Field(min_length=1)
+    methods: tuple[PluginName, ...] = Field(description="Plugins that read no pseudo labels.")
+    label_methods: tuple[PluginName, ...] = Field(description="Plugins that read pseudo labels.")
+    labels: tuple[Name, ...] = Field(description="Keys of label.variants they read.")
+    models: tuple[Name, ...]
+    splits: tuple[Name, ...]
+    seeds: tuple[Whole, ...] = Field(min_length=1)
 
 
 class Model(Section):
@@ -133,7 +141,7 @@ class Train(Section):
     selection: Literal["holdout", "val", "last"] = Field(
         description="What chooses the best model: labeled hold-out, val (as papers do), nothing."
     )
-    methods: dict[str, dict[str, Any]] = Field(description="Settings by method plugin.")
+    methods: dict[PluginName, dict[str, Any]] = Field(description="Settings by method plugin.")
     models: dict[Name, Model]
 
     @model_validator(mode="after")
@@ -177,16 +185,18 @@ class Tabulate(Section):
 class Settings(Section):
     """All of params.yaml."""
 
-    benchmark: str = Field(pattern=r"^[a-z0-9_]+$", description="Names the experiment.")
+    benchmark: str = Field(
+        pattern=r"^[a-z0-9_]+$", max_length=100, description="Names the experiment."
+    )
     seed: int = Field(ge=0, description="Of everything that is not a training cell.")
     threads: int = Field(
         gt=0, description="Of one stage on a CPU; the order of sums depends on it."
     )
     paths: Paths
     prepare: Prepare
-    propose: dict[str, dict[str, Any]] = Field(description="Settings by proposer plugin.")
-    embed: dict[str, dict[str, Any]] = Field(description="Settings by encoder plugin.")
-    embed_segments: dict[str, dict[str, Any]] = Field(
+    propose: dict[PluginName, dict[str, Any]] = Field(description="Settings by proposer plugin.")
+    embed: dict[PluginName, dict[str, Any]] = Field(description="Settings by encoder plugin.")
+    embed_segments: dict[PluginName, dict[str, Any]] = Field(
         description="The same, of encoders that look at segments: each runs on each of `propose`."
     )
     label: Label
@@ -257,6 +267,7 @@ def _check(settings: Settings, path: Path) -> None:
                 f"{path}: label.variants.{name}: features {variant.features} come from segments of "
                 f"{seen}, but proposals is {variant.proposals}; set it to {seen}"
             )
+    check_out(path.absolute().parent, out=settings.paths.out, source=settings.paths.source)
     _check_plugins(settings)
 
 

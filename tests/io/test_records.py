@@ -1,4 +1,5 @@
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,27 @@ def test_a_broken_line_is_named(tmp_path, line):
 def test_missing_records_say_which_stage_writes_them(tmp_path):
     with pytest.raises(DataError, match="run the stage prepare first"):
         read_records(tmp_path / "records.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image_id", "../../x"),
+        ("image_id", "/etc/passwd"),
+        ("image_id", "a/b"),
+        ("image_id", ".a"),
+        ("image_id", "a\0b"),
+        ("image_id", "a" * 201),
+        ("image_id", 5),
+        ("image", "a\0.png"),
+        ("label", "a\0.png"),
+        ("label", ["a"]),
+    ],
+)
+def test_a_record_that_could_leave_the_artifacts_folder_is_one_clear_line(tmp_path, field, value):
+    path = tmp_path / "records.jsonl"
+    good = {"image_id": "a", "image": "a.jpg", "label": None, "digest": "0"}
+    path.write_text(json.dumps({**good, field: value}) + "\n")
+    with pytest.raises(DataError, match=r"records\.jsonl:1.*run the stage prepare again") as caught:
+        read_records(path)
+    assert "\n" not in str(caught.value)

@@ -91,3 +91,12 @@ def test_a_hold_out_may_not_take_every_labeled_image():
     split = replace(SPLIT, labeled=("a",), holdout=())
     with pytest.raises(DataError, match="leaves none of its 1 labeled"):
         hold_out(split, share=0.2, seed=0)
+
+
+@pytest.mark.parametrize("image_id", ["a\u2028b", "a\x7f", "x" * 201, "\u202egpj.a", "a\0b"])
+def test_ids_that_no_file_system_or_terminal_shows_are_refused_when_read(tmp_path, image_id):
+    path = tmp_path / "ids.txt"
+    path.write_text(f"good\n{image_id.replace(chr(0x2028), chr(0x2060))}\n")
+    with pytest.raises(DataError, match="is no bare file name") as caught:
+        read_ids(path)
+    assert str(caught.value).isprintable()

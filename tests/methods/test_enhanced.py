@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from zspl import models
 from zspl.data.label_quality import LabelQuality
-from zspl.methods import Facts, Moment, enhanced, paper, recommended
+from zspl.methods import Facts, Moment, enhanced, paper, paper_unsmoothed, recommended
 from zspl.methods._gated import GatedLoss
 from zspl.methods._gates import Gates
 from zspl.methods._streams import Streams
@@ -361,3 +361,11 @@ def test_a_batch_without_what_a_gate_reads_is_refused(step):
 def test_a_setting_out_of_range_is_refused(wrong):
     with pytest.raises(ValidationError):
         settings(**wrong)
+
+
+def test_the_paper_without_smoothing_is_the_papers_rule_with_smoothing_0_bit_for_bit(step):
+    plain = paper.PaperLoss(paper.Settings(smoothing=0.0))(*step)
+    ours = GatedLoss(Gates(settings=paper_unsmoothed.Settings(), asked=None))(*step)
+
+    assert torch.equal(ours.total, plain.total)
+    assert not torch.equal(ours.total, paper.PaperLoss(paper.Settings())(*step).total)

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from zspl.errors import SettingsError
 from zspl.io.classes import ClassTable
+from zspl.sections import parse_yaml
 
 _FILES = {".txt", ".yaml", ".yml"}
 
@@ -81,8 +80,8 @@ def _entries(text: str, option: str) -> list[str]:
 
 def _from_yaml(content: str, path: Path, option: str) -> list[str]:
     try:
-        values = yaml.safe_load(content)
-    except yaml.YAMLError as error:
+        values = parse_yaml(content)
+    except ValueError as error:
         raise SettingsError(f"{option} {path}: is no YAML ({error})") from error
     if isinstance(values, dict):
         return [f"{name}={_prompt(prompt, name)}" for name, prompt in values.items()]

@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
 from zspl.errors import SettingsError
+from zspl.sections import parse_yaml
 
 
 def pairs(arguments: Iterable[str]) -> dict[str, str]:
@@ -40,7 +39,7 @@ def values(arguments: Iterable[str]) -> dict[str, Any]:
     parsed = {}
     for key, text in pairs(arguments).items():
         try:
-            parsed[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            parsed[key] = parse_yaml(text)
+        except ValueError as error:
             raise SettingsError(f"--set {key}={text}: the value is no YAML ({error})") from error
     return parsed

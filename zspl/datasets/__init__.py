@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from zspl.io.classes import ClassTable
-from zspl.records import ImageRecord, Split
+from zspl.records import ImageRecord, Sizes, Split
 
 
 @runtime_checkable
@@ -38,4 +38,12 @@ class Dataset(Protocol):
         Raises:
             SettingsError: if the data set has no split of that name.
             DataError: if the split's list cannot be read.
+        """
+
+    def sizes(self, source: Path, name: str) -> Sizes:
+        """Return the numbers of images of one split, from official lists where there is no data.
+
+        Raises:
+            SettingsError: if the data set has no split of that name.
+            DataError: if it must look at the data and cannot.
         """

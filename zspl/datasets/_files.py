@@ -3,11 +3,12 @@
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from zspl.datasets._stratified import drawn_number
 from zspl.errors import DataError, SettingsError, suggestion
 from zspl.io.images import SUFFIXES
 from zspl.io.records import digest
 from zspl.io.splits import is_safe_id, read_ids
-from zspl.records import ImageRecord
+from zspl.records import ImageRecord, Sizes, Split
 
 
 def images_in(
@@ -77,7 +78,7 @@ def own_list(folder: Path, name: str, *, known: Iterable[str] = ()) -> tuple[str
 
     Raises:
         SettingsError: if there is no such list.
-        DataError: if it cannot be read.
+        DataError: if it cannot be read, or is a link that leads out of `folder`.
     """
     if not is_safe_id(name):
         raise SettingsError(
@@ -88,6 +89,8 @@ def own_list(folder: Path, name: str, *, known: Iterable[str] = ()) -> tuple[str
         here = {file.stem for file in folder.glob("*.txt")} | set(known)
         hint = suggestion(name, here) if here else "There is none."
         raise SettingsError(f"prepare.dataset: no id list {name!r}: {path} does not exist. {hint}")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{path}: is a link out of {folder}; copy the list there")
     return read_ids(path)
 
 
@@ -137,3 +140,38 @@ def record(
         label_path=label_path,
         digest=digest(image_path, label_path),
     )
+
+
+def counted(split: Split, *, train: int, pixels: int) -> Sizes:
+    """Return the numbers of images of a split that has been read."""
+    return Sizes(
+        train=train,
+        labeled=len(split.labeled),
+        unlabeled=len(split.unlabeled),
+        val=len(split.val),
+        pixels=pixels,
+    )
+
+
+def official_sizes(
+    name: str, official: Mapping[str, int], *, train: int, val: int, pixels: int
+) -> Sizes:
+    """Return the numbers of images of a split of a data set that is not here.
+
+    Args:
+        name: A key of `official`, or `drawn_<n>`.
+        official: How many images each official split labels.
+        train: Train images of the data set.
+        val: Val images.
+        pixels: Of a usual image.
+
+    Raises:
+        SettingsError: if the split is a list of the user's own, which only the data tells.
+    """
+    labeled = official.get(name) or drawn_number(name, limit=train)
+    if labeled is None:
+        raise SettingsError(
+            f"prepare.splits: {name!r} is no official list, so its size is known only where the "
+            f"data is; mount paths.source. {suggestion(name, official)}"
+        )
+    return Sizes(train=train, labeled=labeled, unlabeled=train - labeled, val=val, pixels=pixels)

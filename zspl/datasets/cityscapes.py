@@ -17,13 +17,21 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from zspl.datasets._files import if_there, listed, own_list, record, without
+from zspl.datasets._files import (
+    counted,
+    if_there,
+    listed,
+    official_sizes,
+    own_list,
+    record,
+    without,
+)
 from zspl.datasets._stratified import draw, drawn_number
 from zspl.errors import DataError
 from zspl.io.classes import ILLEGAL, MASK_VALUES, ClassTable
 from zspl.io.splits import read_ids
 from zspl.observer import progress
-from zspl.records import IGNORE_INDEX, ImageRecord, Split
+from zspl.records import IGNORE_INDEX, ImageRecord, Sizes, Split
 from zspl.seeding import generator
 from zspl.settings import Section
 
@@ -61,6 +69,12 @@ OFFICIAL = {f"labeled_{number}": str(number) for number in (100, 186, 372, 744, 
 IMAGE_ENDING = "_leftImg8bit.png"
 
 MASK_ENDINGS = {"label_ids": "_gtFine_labelIds.png", "train_ids": "_gtFine_labelTrainIds.png"}
+
+TRAIN, VAL = 2_975, 500
+"""Photos of the published train and val sets."""
+
+PIXELS = 2048 * 1024
+"""Of a usual photo."""
 
 _LISTS = Path(__file__).parent / "cityscapes_fine"
 
@@ -155,6 +169,19 @@ class Cityscapes:
             unlabeled=without(train, labeled),
             val=tuple(_images(source, "val")),
         )
+
+    def sizes(self, source: Path, name: str) -> Sizes:
+        """Return the numbers of images of one split; without photos, the published ones.
+
+        Raises:
+            SettingsError: if there is no such list, or its size is not known without photos.
+            DataError: if a list is unreadable or names an image that is missing.
+        """
+        if (source / "leftImg8bit" / "train").is_dir():
+            train = len(self.train_ids(source))
+            return counted(self.split(source, source, name), train=train, pixels=PIXELS)
+        labeled = {split: int(number) for split, number in OFFICIAL.items()}
+        return official_sizes(name, labeled, train=TRAIN, val=VAL, pixels=PIXELS)
 
     def _mask(self, source: Path, part: str, image_id: str, *, kind: str | None = None) -> Path:
         name = f"{image_id}{MASK_ENDINGS[kind or self.settings.masks]}"

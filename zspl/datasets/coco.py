@@ -21,16 +21,25 @@ import numpy as np
 from pydantic import Field
 
 from zspl.datasets._coco_instances import Annotations, Rules
-from zspl.datasets._files import if_there, images_in, listed, own_list, record, without
+from zspl.datasets._files import (
+    counted,
+    if_there,
+    images_in,
+    listed,
+    official_sizes,
+    own_list,
+    record,
+    without,
+)
 from zspl.datasets._stratified import draw, drawn_number
 from zspl.errors import DataError
 from zspl.io.classes import ILLEGAL, MASK_VALUES, ClassTable
 from zspl.io.images import write_label
 from zspl.io.splits import read_ids
 from zspl.observer import progress
-from zspl.records import IGNORE_INDEX, ImageRecord, Split
+from zspl.records import IGNORE_INDEX, ImageRecord, Sizes, Split
+from zspl.sections import Name
 from zspl.seeding import generator
-from zspl.settings import Name
 
 NAMES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
@@ -77,6 +86,12 @@ OFFICIAL = {f"labeled_{number}": str(number) for number in (232, 463, 925, 1849,
 """Names of the official lists -> files below coco2017/."""
 
 LAYOUT = "train2017/ and val2017/ (photos), and annotations/ or masks/"
+
+TRAIN, VAL = 118_287, 5_000
+"""Photos of the published train and val sets."""
+
+PIXELS = 640 * 480
+"""Of a usual photo."""
 
 _LISTS = Path(__file__).parent / "coco2017"
 
@@ -161,6 +176,19 @@ class Coco:
             unlabeled=without(train, labeled),
             val=tuple(images_in(source / self.settings.val, layout=LAYOUT)),
         )
+
+    def sizes(self, source: Path, name: str) -> Sizes:
+        """Return the numbers of images of one split; without photos, the published ones.
+
+        Raises:
+            SettingsError: if there is no such list, or its size is not known without photos.
+            DataError: if a list is unreadable or names an image that is missing.
+        """
+        if (source / self.settings.train).is_dir():
+            train = len(self.train_ids(source))
+            return counted(self.split(source, source, name), train=train, pixels=PIXELS)
+        labeled = {split: int(number) for split, number in OFFICIAL.items()}
+        return official_sizes(name, labeled, train=TRAIN, val=VAL, pixels=PIXELS)
 
     def _records(self, source: Path, folder: Path, part: str) -> list[ImageRecord]:
         images = images_in(source / part, layout=LAYOUT)

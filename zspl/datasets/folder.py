@@ -10,6 +10,7 @@ ImageSets/Segmentation/<list>.txt with one id per line. An id is a photo's name 
     splits: [drawn_20]
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +19,18 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
-from zspl.datasets._files import if_there, images_in, listed, own_list, record, without
+from zspl.datasets._files import counted, if_there, images_in, listed, own_list, record, without
 from zspl.datasets._stratified import draw, drawn_number
 from zspl.errors import DataError
 from zspl.io.classes import ClassTable
-from zspl.io.images import read_label
+from zspl.io.images import read_image, read_label
 from zspl.observer import progress
-from zspl.records import ImageRecord, Split
+from zspl.records import ImageRecord, Sizes, Split
 from zspl.seeding import generator
 from zspl.settings import Section
+
+_LOOKED_AT = 20
+"""Photos whose sides tell how large one is."""
 
 LAYOUT = "the folder of photos that prepare.dataset.images names"
 
@@ -136,6 +140,18 @@ class Folder:
         return Split(
             name=name, labeled=labeled, holdout=(), unlabeled=without(train, labeled), val=val
         )
+
+    def sizes(self, source: Path, name: str) -> Sizes:
+        """Count the images of one split in the folder.
+
+        Raises:
+            SettingsError: if there is no such list.
+            DataError: if the folder is missing, or a list names a photo that is.
+        """
+        split, images = self.split(source, source, name), self._images(source)
+        sides = [read_image(path).size for path in itertools.islice(images.values(), _LOOKED_AT)]
+        pixels = sum(width * height for width, height in sides) // len(sides)
+        return counted(split, train=len(self.train_ids(source)), pixels=pixels)
 
     def _parts(self, source: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the ids to train on and those to score on."""

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from zspl.datasets._files import if_there, images_in, listed, own_list, record, without
+from zspl.datasets._files import counted, if_there, images_in, listed, own_list, record, without
 from zspl.errors import suggestion
 from zspl.io.classes import ILLEGAL, MASK_VALUES, ClassTable
 from zspl.io.splits import read_ids
 from zspl.observer import progress
-from zspl.records import IGNORE_INDEX, ImageRecord, Split
+from zspl.records import IGNORE_INDEX, ImageRecord, Sizes, Split
 from zspl.settings import Section
 
 PROMPTS = {
@@ -58,6 +58,9 @@ OFFICIAL = {
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Endings of the photos that are read, as a data set in this layout has no others."""
+
+PIXELS = 500 * 375
+"""Of a usual photo."""
 
 _LISTS = Path(__file__).parent / "pascal"
 
@@ -157,6 +160,27 @@ class PascalVoc:
             holdout=(),
             unlabeled=without(train, labeled),
             val=self._ids(source, self.settings.val_list, images),
+        )
+
+    def sizes(self, source: Path, name: str) -> Sizes:
+        """Return the numbers of images of one split; without photos, those of its lists.
+
+        Raises:
+            SettingsError: if there is no such list.
+            DataError: if a list is unreadable or names an image that is missing.
+        """
+        if (source / "JPEGImages").is_dir():
+            train = self.train_ids(source)
+            return counted(self.split(source, source, name), train=len(train), pixels=PIXELS)
+        train, val = (_list(source, n) for n in (self.settings.train_list, self.settings.val_list))
+        labeled = _list(source, name)
+        return Sizes(
+            train=len(train),
+            labeled=len(labeled),
+            unlabeled=len(without(train, labeled)),
+            val=len(val),
+            pixels=PIXELS,
+            exact=not self.settings.restrict_to_present,
         )
 
     def _ids(self, source: Path, name: str, images: dict[str, Path]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from zspl.io.classes import ClassTable
 from zspl.io.images import read_label, write_label
 from zspl.io.records import digest
 from zspl.observer import progress
-from zspl.records import ImageRecord, Split
+from zspl.records import ImageRecord, Sizes, Split
 from zspl.seeding import generator
 from zspl.settings import Section
 from zspl.toyworld.scene import BENCHMARK, render
@@ -78,14 +78,7 @@ class Toyworld:
         Raises:
             SettingsError: if the name is another or n exceeds the train images.
         """
-        ids = self.train_ids(source)
-        prefix, _, digits = name.rpartition("_")
-        number = int(digits) if digits.isascii() and digits.isdecimal() else 0
-        if prefix != "labeled" or not 1 <= number <= len(ids) or name != f"labeled_{number}":
-            raise SettingsError(
-                f"prepare.splits: toyworld has no split {name!r}; write labeled_<n> with n from 1 "
-                f"to {len(ids)}, such as labeled_20"
-            )
+        ids, number = self.train_ids(source), self._number(name)
         order = self._labeled_order(folder, ids)
         return Split(
             name=name,
@@ -94,6 +87,33 @@ class Toyworld:
             unlabeled=tuple(sorted(order[number:])),
             val=self._val_ids(),
         )
+
+    def sizes(self, source: Path, name: str) -> Sizes:  # noqa: ARG002 - nothing is read
+        """Return the numbers of images of one split, which the settings tell.
+
+        Raises:
+            SettingsError: if the name is another or n exceeds the train images.
+        """
+        train, labeled = self.settings.num_train, self._number(name)
+        return Sizes(
+            train=train,
+            labeled=labeled,
+            unlabeled=train - labeled,
+            val=self.settings.num_val,
+            pixels=BENCHMARK.size**2,
+        )
+
+    def _number(self, name: str) -> int:
+        """Return n of the split name `labeled_<n>`."""
+        prefix, _, digits = name.rpartition("_")
+        number = int(digits) if digits.isascii() and digits.isdecimal() else 0
+        limit = self.settings.num_train
+        if prefix != "labeled" or not 1 <= number <= limit or name != f"labeled_{number}":
+            raise SettingsError(
+                f"prepare.splits: toyworld has no split {name!r}; write labeled_<n> with n from 1 "
+                f"to {limit}, such as labeled_20"
+            )
+        return number
 
     def _val_ids(self) -> tuple[str, ...]:
         return tuple(f"val_{n + 1:04d}" for n in range(self.settings.num_val))

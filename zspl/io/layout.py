@@ -83,6 +83,11 @@ class Layout:
         """The comparison tables."""
         return self.out / "tables"
 
+    @property
+    def timings(self) -> Path:
+        """What finished stage instances took; no output of DVC."""
+        return self.out / "timings"
+
     def work(self, *parts: str) -> Path:
         """Half-finished work of one stage instance; never a DVC output."""
         return self.out / ".work" / Path(*parts)

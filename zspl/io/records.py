@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zspl.errors import DataError
 from zspl.io import atomic
+from zspl.io.splits import is_safe_id
 from zspl.records import ImageRecord
 
 
@@ -90,13 +91,20 @@ def check_files(records: Iterable[ImageRecord], *, masks: bool) -> None:
 def _record(line: str, *, where: str) -> ImageRecord:
     try:
         values = json.loads(line)
-        return ImageRecord(
+        record = ImageRecord(
             image_id=values["image_id"],
             image_path=Path(values["image"]),
             label_path=None if values["label"] is None else Path(values["label"]),
             digest=values["digest"],
         )
+        usable = is_safe_id(record.image_id) and "\0" not in f"{values['image']}{values['label']}"
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{where}: is no image record ({error!r}); run the stage prepare again"
         ) from error
+    if not usable:
+        raise DataError(
+            f"{where}: the id {record.image_id!r} or a path of it is no plain name, it could leave "
+            "the artifacts folder; run the stage prepare again"
+        )
+    return record

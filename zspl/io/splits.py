@@ -1,7 +1,7 @@
 """Splits on disk: four lists of image ids in one folder, and the checks they must pass."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,8 @@ PARTS = ("labeled", "holdout", "unlabeled", "val")
 """The lists of a split; each is a file `<part>.txt`."""
 
 _SAFE_ID = re.compile(r"[^/\\\x00-\x1f]+")
+_LONGEST = 200
+"""Bytes of an id; file systems take names of 255, and endings are added."""
 
 
 def is_safe_id(image_id: str) -> bool:
@@ -23,7 +25,12 @@ def is_safe_id(image_id: str) -> bool:
         >>> is_safe_id("2007_000032"), is_safe_id("../secret"), is_safe_id("/etc/passwd")
         (True, False, False)
     """
-    return _SAFE_ID.fullmatch(image_id) is not None and not image_id.startswith(".")
+    return (
+        _SAFE_ID.fullmatch(image_id) is not None
+        and image_id.isprintable()
+        and not image_id.startswith(".")
+        and len(image_id.encode()) <= _LONGEST
+    )
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
@@ -46,10 +53,14 @@ def read_ids(path: Path) -> tuple[str, ...]:
 
 def _check_safe(image_id: str, *, where: str) -> None:
     if not is_safe_id(image_id):
-        raise DataError(
-            f"{where}: the id {image_id!r} is no bare file name, it could leave the data folder; "
-            "write ids without folders, such as 2007_000032"
-        )
+        raise DataError(_unsafe(image_id, where=where))
+
+
+def _unsafe(image_id: str, *, where: str) -> str:
+    return (
+        f"{where}: the id {image_id!r} is no bare file name, it could leave the data folder; "
+        "write ids without folders, such as 2007_000032"
+    )
 
 
 def write_ids(path: Path, ids: Iterable[str]) -> None:
@@ -88,25 +99,42 @@ def check(split: Split, known_ids: Collection[str]) -> None:
     Raises:
         DataError: at the first thing that is wrong.
     """
+    for problem in problems(split, known_ids):
+        raise DataError(problem)
+
+
+def problems(split: Split, known_ids: Collection[str]) -> Iterator[str]:
+    """Yield all that is wrong with a split, one line each; see `check`."""
     where = f"split {split.name}"
-    if not split.labeled or not split.val:
-        empty = "val" if split.labeled else "labeled"
-        raise DataError(f"{where}: no {empty} images; check the id list and the data folder")
+    for part in ("labeled", "val"):
+        if not getattr(split, part):
+            yield f"{where}: no {part} images; check the id list and the data folder"
     seen: dict[str, str] = {}
     for part in PARTS:
         for image_id in getattr(split, part):
-            _check_safe(image_id, where=f"{where} ({part})")
-            if image_id in seen:
-                both = f"in {part} twice"
-                if seen[image_id] != part:
-                    both = f"in both {seen[image_id]} and {part}"
-                raise DataError(f"{where}: the id {image_id!r} is {both}; remove one")
-            if image_id not in known_ids:
-                raise DataError(
-                    f"{where}: {part} names the id {image_id!r}, but the data set has no such "
-                    "image; remove the id or add the image"
-                )
-            seen[image_id] = part
+            wrong = _wrong(image_id, part, seen, known_ids, where=where)
+            if wrong:
+                yield wrong
+            seen.setdefault(image_id, part)
+
+
+def _wrong(
+    image_id: str, part: str, seen: Mapping[str, str], known_ids: Collection[str], *, where: str
+) -> str | None:
+    """Return what is wrong with one id of a split, None if nothing is."""
+    if not is_safe_id(image_id):
+        return _unsafe(image_id, where=f"{where} ({part})")
+    if image_id in seen:
+        both = f"in {part} twice"
+        if seen[image_id] != part:
+            both = f"in both {seen[image_id]} and {part}"
+        return f"{where}: the id {image_id!r} is {both}; remove one"
+    if image_id not in known_ids:
+        return (
+            f"{where}: {part} names the id {image_id!r}, but the data set has no such "
+            "image; remove the id or add the image"
+        )
+    return None
 
 
 def hold_out(split: Split, *, share: float, seed: int) -> Split:

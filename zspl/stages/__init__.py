@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from zspl.errors import DiskError, SettingsError
+from zspl.io.timings import timed
 from zspl.observer import Observer
 from zspl.settings import Settings
 
@@ -35,7 +36,9 @@ def run(stage: str, settings: Settings, observer: Observer, **instance: str) -> 
     arguments = _typed(stage, function, instance)
     torch.set_num_threads(settings.threads)
     try:
-        result: Summary = function(settings, observer, **arguments)
+        with timed(settings, stage, arguments) as numbers:
+            result: Summary = function(settings, observer, **arguments)
+            numbers.update(result)
     except OSError as error:
         raise DiskError(
             f"stage {stage}: {error.filename or 'a file'}: {error.strerror or error}; mend it and "

@@ -10,6 +10,7 @@ from zspl.cli._parsers import (
     doctor,
     export,
     init,
+    plan,
     predict,
     refine,
     run,
@@ -19,7 +20,19 @@ from zspl.cli._parsers import (
 )
 from zspl.cli._parsers._layout import formatted
 
-_COMMANDS = (init, doctor, run, annotate, predict, export, refine, score, weights, splits)
+_COMMANDS = (
+    init,
+    doctor,
+    run,
+    annotate,
+    predict,
+    export,
+    refine,
+    score,
+    weights,
+    splits,
+    plan,
+)
 
 _TOP = """\
 commands by purpose:
