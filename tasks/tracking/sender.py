@@ -103,6 +103,7 @@ class Sender:
         self._recorder: Recorder | None = None
         self._deliveries: dict[Path, Delivery] = {}
         self._told: dict[str, object] = {}
+        self.away = False
 
     def serve(self, linger: float) -> None:
         """Send what stages write until none has written for `linger` seconds."""
@@ -132,13 +133,13 @@ class Sender:
             except Exception as error:
                 trouble = trouble or for_people(str(error))
                 held_up.add(cell)
-                if self._recorder is None or not self._recorder.answers():
+                self.away = self._recorder is None or not self._recorder.answers()
+                if self.away:
                     break
         self._tell(trouble=trouble, calling=None)
         return trouble
 
     def _delivery(self, path: Path) -> Delivery:
-        self._pulse()
         if self._recorder is None:
             from tasks.tracking.recorder import Recorder  # seconds, that only a sender pays
 
@@ -167,15 +168,23 @@ class Sender:
 
 def send_all(address: Address) -> str | None:
     """Send what waits in a folder now, and return why not all of it could be sent."""
-    sender = Sender(address)
     end = time.monotonic() + _OTHER_SENDER
     while journal.waiting(address.folder):
         with journal.only_one(address.lock) as alone:
-            trouble = sender.round() if alone else "another sender is at work"
-        if alone or time.monotonic() > end:
-            return trouble
+            if alone:
+                return _send_now(Sender(address))
+        if time.monotonic() > end:
+            return "another process sends them"
         time.sleep(_POLL)
     return None
+
+
+def _send_now(sender: Sender) -> str | None:
+    for _ in range(_TRIES):
+        trouble = sender.round()
+        if not trouble or sender.away:
+            break
+    return trouble
 
 
 def replay(settings: Settings) -> str:
