@@ -100,10 +100,15 @@ def empty_database(tmp_path_factory):
 
 
 @pytest.fixture
-def tiny(tmp_path, monkeypatch, empty_database):
+def database(tiny, empty_database):
+    """The tiny benchmark's own database."""
+    shutil.copy(empty_database, tiny.paths.code)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
     """The settings of the tiny benchmark, in an empty folder of its own."""
     (tmp_path / "code").mkdir()
-    shutil.copy(empty_database, tmp_path / "code")
     shutil.copy(Path(__file__).parent / "tiny_params.yaml", tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

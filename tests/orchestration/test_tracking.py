@@ -17,7 +17,7 @@ from zspl.io.layout import Layout
 from zspl.io.workdir import open_workdir
 from zspl.settings import Settings
 
-pytestmark = [pytest.mark.orchestration, pytest.mark.usefixtures("by_hand")]
+pytestmark = [pytest.mark.orchestration, pytest.mark.usefixtures("by_hand", "database")]
 
 TRAIN = {"method": "supervised", "model": "small", "split": "labeled_4", "seed": "0"}
 WORK = ("train", "supervised", "small", "labeled_4", "seed-0")
