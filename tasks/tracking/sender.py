@@ -203,7 +203,7 @@ def replay(settings: Settings) -> str:
             f"{for_people(address.public)} ({trouble or 'they belong to another server'}); set "
             "MLFLOW_TRACKING_URI and run `python -m tasks replay` when it answers"
         )
-    return f"{before} journals sent to MLflow at {for_people(address.public)}"
+    return f"journals sent to MLflow at {for_people(address.public)}: {before}"
 
 
 def serve(folder: str, home: str, linger: str) -> None:

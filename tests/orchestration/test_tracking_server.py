@@ -27,7 +27,7 @@ TRAIN = {"method": "supervised", "model": "small", "split": "labeled_4", "seed":
 SECRET = "open-sesame"
 
 
-def until(true, *, seconds=240, what):
+def until(true, *, seconds=600, what):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"not after {seconds} s: {what}"
@@ -83,9 +83,11 @@ class Server:
 def server(tiny, tmp_path, empty_database, monkeypatch):
     found = Server(tmp_path, empty_database)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{found.port}")
-    found.start()
-    yield found
-    found.kill()
+    try:
+        found.start()
+        yield found
+    finally:
+        found.kill()
 
 
 def curve(server):
