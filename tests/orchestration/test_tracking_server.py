@@ -11,14 +11,13 @@ import urllib.request
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import patch
 
 import pytest
 
 from tasks import tracking
 from tasks.tracking import courier, journal, tracked
-from tasks.tracking.courier import Address
-from tasks.tracking.observer import Tracker
+from tasks.tracking.courier import Address, Courier
 from zspl.settings import Settings
 
 pytestmark = pytest.mark.orchestration
@@ -119,10 +118,9 @@ def make_four_parents_at_once(server):
     for seed in range(4):
         settings = Settings.read(Path("params.yaml"), {"paths.out": f"out-{seed}"})
         other = {**TRAIN, "method": "enhanced", "labels": "merged", "seed": str(seed)}
-        observer = Tracker("train", settings, other)
-        observer._courier.wait_for = observer._courier.call = Mock(return_value=None)
-        observer.metrics({"miou": 1.0}, step=1)
-        observer.close("FINISHED")
+        with patch.object(Courier, "call"), patch.object(Courier, "wait_for", return_value=None):
+            with tracked("train", settings, other) as observer:
+                observer.metrics({"miou": 1.0}, step=1)
     context = get_context("fork")
     barrier = context.Barrier(4)
     workers = [context.Process(target=_replay_from, args=(seed, barrier)) for seed in range(4)]
