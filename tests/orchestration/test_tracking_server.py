@@ -118,9 +118,12 @@ def make_four_parents_at_once(server):
     for seed in range(4):
         settings = Settings.read(Path("params.yaml"), {"paths.out": f"out-{seed}"})
         other = {**TRAIN, "method": "enhanced", "labels": "merged", "seed": str(seed)}
-        with patch.object(Courier, "call"), patch.object(Courier, "wait_for", return_value=None):
-            with tracked("train", settings, other) as observer:
-                observer.metrics({"miou": 1.0}, step=1)
+        with (
+            patch.object(Courier, "call"),
+            patch.object(Courier, "wait_for", return_value=None),
+            tracked("train", settings, other) as observer,
+        ):
+            observer.metrics({"miou": 1.0}, step=1)
     context = get_context("fork")
     barrier = context.Barrier(4)
     workers = [context.Process(target=_replay_from, args=(seed, barrier)) for seed in range(4)]
