@@ -34,8 +34,6 @@ _SQLITE = "sqlite:///"
 _TABLES = "mlflow.loggedArtifacts"
 _PARENT = "mlflow.parentRunId"
 _SETTLES = 1.0
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it MLflow's page opens an experiment as one of language models, and shows no runs."""
 
 
 class Recorder:
@@ -203,7 +201,7 @@ class Recorder:
                 database = Path(self._uri.removeprefix(_SQLITE))
                 place = (database.parent / "mlartifacts" / name).resolve().as_uri()
             try:
-                return str(self._client.create_experiment(name, place, _KIND))
+                return str(self._client.create_experiment(name, artifact_location=place))
             except Exception:
                 # Names are unique: another machine may have been quicker.
                 found = self._client.get_experiment_by_name(name)
@@ -214,9 +212,6 @@ class Recorder:
                 f"experiment {name} was deleted; restore or purge it with `mlflow experiments` "
                 "or `mlflow gc`"
             )
-        if not _KIND.keys() & found.tags.keys():
-            for key, value in _KIND.items():
-                self._client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
 
     @contextmanager
