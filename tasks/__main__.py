@@ -2,6 +2,7 @@
 
 This is the command of every stage in dvc.yaml. It reads params.yaml in the current folder.
 `python -m tasks check` only reads it: DVC does not see a key that no stage watches.
+`python -m tasks replay` sends what could not be sent to MLflow while its server was away.
 """
 
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks import lifeline
-from tasks.tracking import tracked
+from tasks.tracking import replay, tracked
 from zspl import stages
 from zspl.errors import SettingsError, ZsplError
 from zspl.settings import Settings
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = Settings.read(Path("params.yaml"))
         if list(arguments) == ["check"]:
+            return 0
+        if list(arguments) == ["replay"]:
+            sys.stderr.write(f"zspl: {replay(settings)}\n")
             return 0
         stage, instance = parse(arguments)
         with tracked(stage, settings, instance) as observer:

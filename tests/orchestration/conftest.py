@@ -1,12 +1,17 @@
 """A project of a few shell commands that has the shape of the real graph."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
+
+from tasks.tracking.courier import Courier
+from zspl.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,6 +87,39 @@ def run_in():
 @pytest.fixture(scope="session")
 def dvc_in():
     return lambda folder, *arguments: dvc(*arguments, cwd=folder)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """A database with MLflow's tables, which take seconds to make."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def database(tiny, empty_database):
+    """The tiny benchmark's own database."""
+    shutil.copy(empty_database, tiny.paths.code)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The settings of the tiny benchmark, in an empty folder of its own."""
+    (tmp_path / "code").mkdir()
+    shutil.copy(Path(__file__).parent / "tiny_params.yaml", tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Settings.read(Path("params.yaml"))
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    """No sender starts by itself: the test calls `replay` when it wants the journals sent."""
+    for name in ("call", "wait_for"):
+        monkeypatch.setattr(Courier, name, Mock(return_value=None))
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 """The real graph with the real stages, on a benchmark of seconds."""
 
 import json
+import re
 import shutil
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ pytestmark = pytest.mark.orchestration
 
 ROOT = Path(__file__).parents[2]
 CELL = "small-labeled_4-0"
+USER = "ada-of-the-test"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,10 @@ def benchmark(tmp_path_factory, run_in, dvc_in):
     (folder / "source").mkdir()
     (folder / "source/README").write_text("rendered")
     (folder / ".gitignore").write_text("/artifacts/\n")
-    dvc_in(folder, "repro")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("USER", "LOGNAME", "USERNAME"):
+            patch.setenv(name, USER)
+        dvc_in(folder, "repro")
     return folder
 
 
@@ -128,14 +135,20 @@ def test_touching_a_method_nobody_uses_runs_nothing(benchmark):
     assert stale(benchmark) == set()
 
 
-def test_one_mlflow_run_per_cell_holds_its_training_and_its_scores(benchmark):
+@pytest.fixture(scope="module")
+def tracked_runs(benchmark, run_in):
+    """All runs of all experiments, once every journal is sent."""
     from mlflow import MlflowClient
 
+    run_in(benchmark, sys.executable, "-m", "tasks", "replay")
     client = MlflowClient(f"sqlite:///{benchmark / 'code/mlflow.db'}")
-    experiment = client.get_experiment_by_name("tiny")
-    runs = client.search_runs([experiment.experiment_id])
-    by_method = {run.data.params["method"]: run for run in runs}
-    assert len(runs) == len(by_method) == 2
+    names = [experiment.experiment_id for experiment in client.search_experiments()]
+    return client.search_runs(names)
+
+
+def test_one_mlflow_run_per_cell_holds_its_training_and_its_scores(benchmark, tracked_runs):
+    by_method = {run.data.params["method"]: run for run in tracked_runs if is_cell(run)}
+    assert sum(map(is_cell, tracked_runs)) == len(by_method) == 2
     scores = json.loads(
         (
             benchmark / "artifacts/scores/cells/supervised/small/labeled_4/seed-0/metrics.json"
@@ -145,6 +158,48 @@ def test_one_mlflow_run_per_cell_holds_its_training_and_its_scores(benchmark):
     assert metrics["miou_last"] == pytest.approx(scores["last"]["miou"])
     assert "loss" in metrics
     assert by_method["enhanced"].data.params["labeled_images"] == "4"
+    data = [found.dataset.name for found in by_method["enhanced"].inputs.dataset_inputs]
+    assert sorted(data) == ["toyworld labeled_4", "toyworld merged"]
+
+
+def is_cell(run):
+    return "zspl.cell" in run.data.tags
+
+
+def test_the_parent_of_the_cells_holds_tables_figures_and_audits(benchmark, tracked_runs):
+    (parent,) = [run for run in tracked_runs if "zspl.benchmark" in run.data.tags]
+    parents = {run.data.tags["mlflow.parentRunId"] for run in tracked_runs if is_cell(run)}
+    assert parents == {parent.info.run_id}
+    assert parent.info.status == "FINISHED"
+    assert "miou/supervised/small/labeled_4" in parent.data.metrics
+    files = benchmark / "code/mlartifacts/tiny" / parent.info.run_id / "artifacts"
+    tables = {path.name for path in (benchmark / "artifacts/tables").iterdir()}
+    assert {"qualitative.png", "index.html"} <= tables <= {path.name for path in files.iterdir()}
+    shown = {table["path"] for table in json.loads(parent.data.tags["mlflow.loggedArtifacts"])}
+    assert {"methods.json", "zero_shot.json", "labels/merged/per_class.json"} <= shown
+
+
+def test_nothing_that_is_logged_tells_whose_machine_it_was(benchmark, tracked_runs):
+    private = [str(benchmark), str(Path.home()), str(ROOT), USER]
+    host = re.compile(rf"(?<!\w){re.escape(socket.gethostname())}(?!\w)")
+    told = {
+        f"{run.info.run_name}: {key}": f"{key} {value}"
+        for run in tracked_runs
+        for key, value in {**run.data.tags, **run.data.params}.items()
+    }
+    told |= {f"{run.info.run_name}: user": run.info.user_id or "" for run in tracked_runs}
+    for run in tracked_runs:
+        for data in run.inputs.dataset_inputs:
+            told[f"{run.info.run_name}: {data.dataset.name}"] = str(data.dataset.to_dictionary())
+    files = [path for path in (benchmark / "code/mlartifacts").rglob("*") if path.is_file()]
+    assert len(files) > 20
+    for path in files:
+        # In the bytes of a picture a short name can occur by chance.
+        text = path.read_bytes().decode("latin-1")
+        told[path.name] = text if path.suffix != ".png" else text.replace(socket.gethostname(), "")
+    for where, text in told.items():
+        assert not [name for name in private if name in text], where
+        assert not host.search(text), where
 
 
 def test_a_name_that_is_a_shell_command_stops_dvc_before_any_command_that_has_it(
