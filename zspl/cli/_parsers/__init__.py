@@ -5,10 +5,10 @@ Nothing heavy is imported here, so that help is instant.
 
 import argparse
 
-from zspl.cli._parsers import annotate, refine, run, score, splits, weights
+from zspl.cli._parsers import annotate, refine, run, score, services, splits, weights
 from zspl.cli._parsers._layout import formatted
 
-_COMMANDS = (run, annotate, refine, score, weights, splits)
+_COMMANDS = (run, annotate, refine, score, weights, splits, services)
 
 _TOP = """\
 commands by purpose:
@@ -16,6 +16,7 @@ commands by purpose:
   zspl annotate --images DIR --classes cat,dog --out DIR    pseudo labels for any photos
   zspl refine --labels DIR --images DIR --out DIR   snap any label maps to segments
   zspl score --predictions DIR --labels DIR         mIoU of label maps
+  zspl up                                           Prefect, its worker and MLflow on this machine
 
 The benchmark as a whole: `dvc repro`, or the Prefect flow full-benchmark. Settings live in
 params.yaml; ZSPL_DEVICE, ZSPL_WORKERS and ZSPL_WEIGHTS say where and how fast.
