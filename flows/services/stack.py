@@ -20,7 +20,9 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    # Its job runners are for language models; four more processes.
+    # Addresses belong on the pages, not between the lines of a stage.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # Job runners of language models: four more processes.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 
