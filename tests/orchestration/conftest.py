@@ -27,7 +27,9 @@ stages:
   train:
     matrix:
       method: ${prepare.splits}
-    cmd: mkdir -p out/cells && grep -v ${item.method}=broken source > out/cells/${item.method}
+    cmd: >-
+      sh ${item.method}.py && mkdir -p out/cells &&
+      grep -v ${item.method}=broken source > out/cells/${item.method}
     deps: [out/data/records, "${item.method}.py"]
     outs: ["out/cells/${item.method}"]
     meta: {resource: gpu}
@@ -86,7 +88,7 @@ def dvc_in():
 
 @pytest.fixture
 def project(tmp_path):
-    """A DVC project whose train cells `a` and `b` read `a.py` and `b.py`."""
+    """A DVC project whose train cells `a` and `b` first run `a.py` and `b.py` in a shell."""
     run("git", "init", "--quiet", ".", cwd=tmp_path)
     dvc("init", "--quiet", cwd=tmp_path)
     (tmp_path / "dvc.yaml").write_text(PIPELINE)

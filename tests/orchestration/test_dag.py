@@ -38,7 +38,7 @@ def test_a_changed_method_makes_only_its_own_cells_stale(project):
     reproduce(project)
     assert not names(dag.plan(project), up_to_date=False)
 
-    (project / "a.py").write_text("changed")
+    (project / "a.py").write_text("true changed")
 
     stale = names(dag.plan(project), up_to_date=False)
     assert stale == {"train@a", "evaluate@a", "tabulate"}
@@ -50,7 +50,7 @@ def test_a_linked_pipeline_in_a_subfolder_is_a_benchmark_of_its_own(project):
     (folder / "dvc.yaml").symlink_to("../../dvc.yaml")
     (folder / "params.yaml").write_text("prepare: {splits: [c]}\n")
     for name in ("source", "c.py"):
-        (folder / name).write_text("c")
+        (folder / name).write_text("true c")
 
     reproduce(folder)
 
