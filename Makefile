@@ -73,6 +73,8 @@ $(STAMP): requirements.lock pyproject.toml
 	  || { echo 'zspl: needs Python 3.11 or newer; run make BOOTSTRAP=python3.11 ...' >&2; exit 2; }
 	test -x $(PYTHON) || $(BOOTSTRAP) -m venv .venv
 	@$(MAKE) --no-print-directory install-with-$(INSTALLER)
+	@# Where Python keeps no compiled files, every start would compile its imports again: 3 s per stage.
+	@test -z "$$PYTHONDONTWRITEBYTECODE" || $(PYTHON) -m compileall -q -j 0 .venv/lib > /dev/null 2>&1 || true
 	@touch $@
 
 .PHONY: install-with-uv install-with-pip

@@ -28,36 +28,38 @@ _NAMED = 8
 
 
 class Progress:
-    """How many stage instances are done, cached, running, failed, and left."""
+    """Whose turn it is, and how many stage instances are done, cached, failed, and left."""
 
-    def __init__(self, benchmark: str, names: Sequence[str]) -> None:
+    def __init__(self, benchmark: str, total: int, parallel: int) -> None:
         self._key = f"progress-{key(benchmark)}"
-        self._names = names
+        self._total = total
+        self._turns = threading.Semaphore(parallel)
         self._running: list[str] = []
         self._lock = threading.Lock()
         self._artifact: UUID | None = None
         self._shown = ""
 
     @contextmanager
-    def running(self, name: str) -> Iterator[None]:
-        """Count `name` as running; threads may call it."""
-        with self._lock:
-            self._running.append(name)
-        try:
-            yield
-        finally:
+    def turn(self, name: str) -> Iterator[None]:
+        """Wait until fewer than `parallel` run, then count `name` as running."""
+        with self._turns:
             with self._lock:
-                self._running.remove(name)
+                self._running.append(name)
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._running.remove(name)
 
     def show(self, states: Mapping[str, State[Any]]) -> None:
         """Update the artifact if something changed; `states` are those of ended instances."""
         with self._lock:
             running = [name for name in self._running if name not in states]
-        text = _summary(states, running, total=len(self._names))
+        text = _summary(states, running, total=self._total)
         if text == self._shown:
             return
         self._shown = text
-        percent = 100.0 * len(states) / max(1, len(self._names))
+        percent = 100.0 * len(states) / max(1, self._total)
         attempt(lambda: self._send(percent, text))
 
     def _send(self, percent: float, text: str) -> None:

@@ -68,7 +68,8 @@ def _may_help(_task: Any, _run: Any, state: State[Any]) -> bool:  # noqa: ANN401
 
 
 def _runner() -> TaskRunner[Any]:
-    return ThreadPoolTaskRunner(max_workers=PARALLEL)
+    # More threads than turns: one that waits for a GPU must not hold up those that need none.
+    return ThreadPoolTaskRunner(max_workers=PARALLEL + 8)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{name}")
@@ -78,7 +79,7 @@ def reproduce(
     """Bring one stage instance up to date, or say that it was."""
     if up_to_date:
         return Completed(name="Cached", message="up to date")
-    with progress.running(name):
+    with progress.turn(name):
         outcome = children.reproduce(name, folder, get_run_logger().info)
     return Completed(name=None if outcome.ran else "Cached", message=outcome.message)
 
@@ -117,7 +118,7 @@ def full_benchmark(folder: str = ".") -> None:
     get_run_logger().info("%d stage instances, %d of them up to date", len(nodes), current)
     children = Children(PARALLEL)
     try:
-        states = _run_all(nodes, place, children, Progress(benchmark, [n.name for n in nodes]))
+        states = _run_all(nodes, place, children, Progress(benchmark, len(nodes), PARALLEL))
     finally:
         children.stop()
     _publish(nodes, states, benchmark=benchmark)

@@ -86,17 +86,28 @@ def dvc_in():
     return lambda folder, *arguments: dvc(*arguments, cwd=folder)
 
 
+def shell_project_in(folder):
+    """Write the pipeline of shell commands into a folder below a DVC project."""
+    folder.mkdir(exist_ok=True)
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["prepare"]["splits"] = values["cells"]["splits"] = ["a", "b"]
+    values["label"]["calibration_split"] = "a"
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    (folder / "source").write_text("hello\n")
+    (folder / "a.py").write_text("")
+    (folder / "b.py").write_text("")
+
+
+@pytest.fixture(scope="session")
+def shell_project():
+    return shell_project_in
+
+
 @pytest.fixture
 def project(tmp_path):
     """A DVC project whose train cells `a` and `b` first run `a.py` and `b.py` in a shell."""
     run("git", "init", "--quiet", ".", cwd=tmp_path)
     dvc("init", "--quiet", cwd=tmp_path)
-    (tmp_path / "dvc.yaml").write_text(PIPELINE)
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values["prepare"]["splits"] = values["cells"]["splits"] = ["a", "b"]
-    values["label"]["calibration_split"] = "a"
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    (tmp_path / "source").write_text("hello\n")
-    (tmp_path / "a.py").write_text("")
-    (tmp_path / "b.py").write_text("")
+    shell_project_in(tmp_path)
     return tmp_path

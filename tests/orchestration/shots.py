@@ -71,3 +71,37 @@ def ask(url, body):
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
+
+
+def prefect(driver, address, run, path):
+    """Find the completed flow run of this name, its tasks and artifacts, and save its page."""
+    newest = {
+        "sort": "START_TIME_DESC",
+        "flow_runs": {"name": {"any_": [run]}, "state": {"type": {"any_": ["COMPLETED"]}}},
+    }
+    found = ask(f"{address}/api/flow_runs/filter", newest)[0]
+    driver.get(f"{address}/runs/flow-run/{found['id']}")
+    wait_for(driver, run, "Completed", "full-benchmark")
+    click(driver, "Artifacts")
+    wait_for(driver, f"progress-{run}", f"tables-{run}", f"picture-{run}")
+    save(driver, path)
+
+
+def mlflow(driver, address, experiment, cells, path):
+    """Find the cells' runs of this experiment in the table of runs, and save its page."""
+    found = ask(f"{address}/api/2.0/mlflow/experiments/search", {"max_results": 100})
+    number = next(e["experiment_id"] for e in found["experiments"] if e["name"] == experiment)
+    driver.get(f"{address}/#/experiments/{number}/runs?compareRunsMode=TABLE")
+    wait_for(driver, experiment, *cells)
+    save(driver, path)
+
+
+def main(prefect_address, mlflow_address, run, folder):
+    """Make both pictures."""
+    with browser(1400, 1300) as driver:
+        prefect(driver, prefect_address, run, Path(folder) / "prefect_run.png")
+        mlflow(driver, mlflow_address, run, (), Path(folder) / "mlflow_runs.png")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
