@@ -113,8 +113,8 @@ def _summary(states: Mapping[str, State[Any]], running: Sequence[str], *, total:
     failed = [name for name, state in states.items() if not state.is_completed()]
     left = total - len(states) - len(running)
     counts = {"done": done, "cached": cached, "running": len(running), "failed": len(failed)}
-    lines = ["| " + " | ".join([*counts, "left", "of"]) + " |", "|" + "---|" * 6]
-    lines.append("| " + " | ".join(map(str, [*counts.values(), left, total])) + " |")
+    told = [f"{count} {what}" for what, count in {**counts, "left": left}.items()]
+    lines = [f"{', '.join(told)}, of {total} stage instances"]
     for what, names in (("Running", running), ("Failed, or held up by a failed one", failed)):
         if names:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

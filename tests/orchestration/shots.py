@@ -26,7 +26,7 @@ def installed():
 
 
 @contextmanager
-def browser(width=1400, height=1000):
+def browser(width=1500, height=1300):
     """Yield a headless Chromium."""
     options = Options()
     options.binary_location = shutil.which("chromium")
@@ -52,9 +52,9 @@ def wait_for(driver, *words, seconds=SECONDS):
 
 def click(driver, word):
     """Click the tab or button that says exactly `word`."""
-    find = f"//*[normalize-space(text())='{word}']"
+    find = f"//*[normalize-space(.)='{word}']"
     WebDriverWait(driver, SECONDS).until(lambda page: page.find_elements(By.XPATH, find))
-    driver.find_elements(By.XPATH, find)[0].click()
+    driver.find_elements(By.XPATH, find)[-1].click()
 
 
 def save(driver, path):
@@ -83,6 +83,7 @@ def prefect(driver, address, run, path):
     driver.get(f"{address}/runs/flow-run/{found['id']}")
     wait_for(driver, run, "Completed", "full-benchmark")
     click(driver, "Artifacts")
+    time.sleep(2.0)  # the graph is drawn
     wait_for(driver, f"progress-{run}", f"tables-{run}", f"picture-{run}")
     save(driver, path)
 
@@ -93,12 +94,15 @@ def mlflow(driver, address, experiment, cells, path):
     number = next(e["experiment_id"] for e in found["experiments"] if e["name"] == experiment)
     driver.get(f"{address}/#/experiments/{number}/runs?compareRunsMode=TABLE")
     wait_for(driver, experiment, *cells)
+    for close in driver.find_elements(By.CSS_SELECTOR, "[data-component-id$='chat_panel.close']"):
+        close.click()
+    time.sleep(2.0)  # the table takes the room
     save(driver, path)
 
 
 def main(prefect_address, mlflow_address, run, folder):
     """Make both pictures."""
-    with browser(1400, 1300) as driver:
+    with browser() as driver:
         prefect(driver, prefect_address, run, Path(folder) / "prefect_run.png")
         mlflow(driver, mlflow_address, run, (), Path(folder) / "mlflow_runs.png")
 
