@@ -63,8 +63,7 @@ class Api:
         states = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
         gone = []
         for run in self._ask("POST", "/flow_runs/filter", {"flow_runs": states}):
-            host, _, pid = str(run["infrastructure_pid"] or "").rpartition(":")
-            if host != socket.gethostname() or not pid.isdecimal() or psutil.pid_exists(int(pid)):
+            if not _lost(str(run["infrastructure_pid"] or "")):
                 continue
             crashed = {"type": "CRASHED", "message": "Its process has ended; run it again."}
             body = {"state": crashed, "force": True}
@@ -85,6 +84,19 @@ class Api:
                 return absent
             raise
         return json.loads(text) if text else None
+
+
+def _lost(infrastructure: str) -> bool:
+    """Whether a flow run's process, "host:pid" or "pid", was on this machine and is gone."""
+    host, _, pid = infrastructure.rpartition(":")
+    if host not in {"", socket.gethostname()} or not pid.isdecimal():
+        return False
+    try:
+        return not any("prefect" in word for word in psutil.Process(int(pid)).cmdline())
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
 
 
 # A proxy of the environment knows nothing of this machine's own servers.

@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 
-from flows.services import processes, stack
+from flows.services import api, processes, stack
 from flows.services.place import Place, Ports, gpus
 from flows.services.processes import MARK, Record
 from zspl.errors import SettingsError
@@ -205,6 +205,14 @@ def test_what_services_find_in_their_environment(place, monkeypatch):
     assert found["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
     assert found["ZSPL_WEIGHTS"] == str(place.root / "weights")
     assert found["ZSPL_HOME"] == str(place.root)
+
+
+def test_a_flow_run_is_lost_only_if_its_process_was_here_and_is_gone():
+    here, gone = socket.gethostname(), 2**22 + 1
+    assert api._lost(f"{gone}")
+    assert api._lost(f"{here}:{gone}")
+    assert not api._lost(f"elsewhere:{gone}")
+    assert not api._lost("")
 
 
 def _soon(true, seconds=20):

@@ -225,11 +225,10 @@ def test_a_killed_worker_loses_nothing_and_up_starts_another(deploy, wait, zspl,
     said = zspl("up")
 
     assert "Worker has ended since the last zspl up; starting it again" in said
-    (shell / "go").write_text("")
-    # The run is a process of its own and goes on without its worker.
-    assert wait(run, 5)["type"] == "COMPLETED"
+    # The run notices that its worker is gone, and ends with its children.
+    assert wait(run, 5)["type"] == "CRASHED"
+    assert _soon(lambda: not _below(shell), 30), _below(shell)
     _completes(deploy, wait, shell)
-    assert len((shell / "a-runs").read_text().splitlines()) == 1
 
 
 def test_a_killed_server_loses_nothing_and_the_next_run_completes(deploy, wait, zspl, clone, shell):
