@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,17 +15,20 @@ from zspl.errors import SettingsError
 from zspl.io import atomic
 
 GPU_TAG = "gpu"
+_NOT_FOUND = 404
+_SERVER_ERROR = 500
 _OURS = "# Written by zspl up, removed by zspl down: where `prefect` finds the server.\n"
 
 
 class Api:
     """One Prefect server.
 
-    Every method raises OSError if the server does not answer.
+    Every method raises SettingsError if the server does not answer in `patience` seconds.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, patience: float = 60.0) -> None:
         self._url = f"{address}/api"
+        self._patience = patience
 
     def pool(self) -> None:
         """Make the work pool, if it is not there."""
@@ -76,14 +80,22 @@ class Api:
         data = None if body is None else json.dumps(body).encode()
         kind = {"Content-Type": "application/json"}
         request = urllib.request.Request(self._url + path, data, kind, method=method)
-        try:
-            with _OPENER.open(request, timeout=20) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            if error.code == 404 and absent is not ...:  # noqa: PLR2004 - "not found"
-                return absent
-            raise
-        return json.loads(text) if text else None
+        limit = time.monotonic() + self._patience
+        while True:
+            try:
+                with _OPENER.open(request, timeout=20) as answer:
+                    text = answer.read()
+                return json.loads(text) if text else None
+            except urllib.error.HTTPError as error:
+                if error.code == _NOT_FOUND and absent is not ...:
+                    return absent
+                # A busy database is a 503; what the server does not understand stays so.
+                if error.code < _SERVER_ERROR or time.monotonic() > limit:
+                    raise SettingsError(f"{self._url}{path}: the server says {error}") from error
+            except OSError as error:
+                if time.monotonic() > limit:
+                    raise SettingsError(f"{self._url}{path}: no answer ({error})") from error
+            time.sleep(1.0)
 
 
 def _lost(infrastructure: str) -> bool:

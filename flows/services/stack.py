@@ -183,6 +183,6 @@ def end_all(place: Place) -> int:
 
 def _online(prefect: str, name: str) -> bool:
     try:
-        return Api(prefect).online(name)
-    except OSError:
+        return Api(prefect, patience=0.0).online(name)
+    except SettingsError:
         return False

@@ -3,11 +3,13 @@
 Here nothing of Prefect or MLflow is started; test_up.py does that.
 """
 
+import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -205,6 +207,30 @@ def test_what_services_find_in_their_environment(place, monkeypatch):
     assert found["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
     assert found["ZSPL_WEIGHTS"] == str(place.root / "weights")
     assert found["ZSPL_HOME"] == str(place.root)
+
+
+class Busy(http.server.BaseHTTPRequestHandler):
+    """A server whose database is busy at first."""
+
+    asked = 0
+
+    def do_GET(self):
+        Busy.asked += 1
+        self.send_response(503 if Busy.asked == 1 else 200)
+        self.end_headers()
+        self.wfile.write(b'{"concurrency_limit": 3}')
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_busy_server_is_asked_again_and_an_absent_one_is_one_line():
+    with http.server.HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert api.Api(f"http://127.0.0.1:{server.server_port}").gpu_limit() == 3
+        server.shutdown()
+    with pytest.raises(SettingsError, match=r"concurrency_limits/tag/gpu: no answer \("):
+        api.Api("http://127.0.0.1:1", patience=0.0).gpu_limit()
 
 
 def test_a_flow_run_is_lost_only_if_its_process_was_here_and_is_gone():
