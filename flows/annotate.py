@@ -53,8 +53,8 @@ def annotate(images: str, classes: str, out: str, more: More | None = None) -> S
     logger = get_run_logger()
     children = Children(1)
     try:
-        command = _command(images, classes, out, more or More())
-        code, lines = children.run(command, "annotate", Path.cwd(), logger.info)
+        words = command(images, classes, out, more or More())
+        code, lines = children.run(words, "annotate", Path.cwd(), logger.info)
     finally:
         children.stop()
     said = [line for line in lines if line.startswith("zspl: ")]
@@ -67,12 +67,13 @@ def annotate(images: str, classes: str, out: str, more: More | None = None) -> S
     )
 
 
-def _command(images: str, classes: str, out: str, more: More) -> list[str]:
-    command = [sys.executable, "-m", "zspl", "annotate"]
+def command(images: str, classes: str, out: str, more: More) -> list[str]:
+    """Return the command line of `zspl annotate`; what is empty in `more` is left to it."""
+    words = [sys.executable, "-m", "zspl", "annotate"]
     needed = {"images": images, "classes": classes, "out": out}
     options = {**needed, **more.model_dump(exclude_none=True)}
     # --name=value, so that a value that begins with a dash stays a value.
-    return [*command, *(f"--{name}={value}" for name, value in options.items() if value != "")]
+    return [*words, *(f"--{name}={value}" for name, value in options.items() if value != "")]
 
 
 def _publish(out: Path, lines: deque[str]) -> None:
