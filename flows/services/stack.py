@@ -100,6 +100,10 @@ def environment(place: Place, ports: Ports) -> dict[str, str]:
         "PREFECT_API_URL": f"{prefect}/api",
         "MLFLOW_TRACKING_URI": mlflow,
         "ZSPL_HOME": str(place.root),
+        # Kept in memory, a slot of the GPU limit would stay taken when the server is killed.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+            "prefect.server.concurrency.lease_storage.filesystem"
+        ),
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",
     }
