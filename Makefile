@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 
 .DEFAULT_GOAL := help
-.PHONY: help demo animals test test-all check fix bench docs pictures
+.PHONY: help demo animals up down test test-all check fix bench docs pictures
 
 help: ## List these targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 12
@@ -31,10 +31,16 @@ animals: $(STAMP) data/voc_animals ## Run the benchmark on real photos and print
 	dvc repro benchmarks/animals/dvc.yaml
 	@$(MAKE) --no-print-directory show FOLDER=benchmarks/animals
 
-test: $(STAMP) ## Run the tests, orchestration included.
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile -m "not weights and not gpu"
+up: $(STAMP) ## Start Prefect, its worker and MLflow on this machine; say where.
+	@$(PYTHON) -m zspl up
 
-test-all: $(STAMP) ## Run every test, with those that need weights or a GPU.
+down: $(STAMP) ## End them and what they started.
+	@$(PYTHON) -m zspl down
+
+test: $(STAMP) ## Run the tests, orchestration included.
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile -m "not weights and not gpu and not slow"
+
+test-all: $(STAMP) ## Run every test, with those that need weights, a GPU or minutes.
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile -m "weights or gpu or not gpu"
 
 check: $(STAMP) ## Check format, lint, types and layers.
@@ -62,7 +68,7 @@ show:
 	@cat $(FOLDER)/artifacts/tables/table.txt
 	@printf '\nReport         %s/artifacts/tables/index.html\n' '$(FOLDER)'
 	@printf 'Every run      .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db\n'
-	@printf 'As a flow      .venv/bin/python -m flows.full_benchmark %s   (Prefect; docs/orchestration.md tells of the server)\n' '$(FOLDER)'
+	@printf 'In the browser make up   (Prefect, its worker and MLflow; make down ends them)\n'
 
 data/voc_animals:
 	@test -d '$(ZSPL_SHARED)/data/voc_animals' || { printf '%s\n' \
@@ -74,6 +80,8 @@ $(STAMP): requirements.lock pyproject.toml
 	  || { echo 'zspl: needs Python 3.11 or newer; run make BOOTSTRAP=python3.11 ...' >&2; exit 2; }
 	test -x $(PYTHON) || $(BOOTSTRAP) -m venv .venv
 	@$(MAKE) --no-print-directory install-with-$(INSTALLER)
+	@# Where Python keeps no compiled files, every start would compile its imports again: 3 s per stage.
+	@test -z "$$PYTHONDONTWRITEBYTECODE" || $(PYTHON) -m compileall -q -j 0 .venv/lib > /dev/null 2>&1 || true
 	@touch $@
 
 .PHONY: install-with-uv install-with-pip

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -47,8 +47,9 @@ class Children:
         Raises:
             StageFailedError: if the command fails.
         """
+        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
         while True:
-            code, lines = self._run(name, folder, log)
+            code, lines = self.run(dvc, name, folder, log)
             if code == 0:
                 return _outcome(lines)
             if not any(_BUSY in line for line in lines):
@@ -67,14 +68,20 @@ class Children:
         for child in running:
             _end(child)
 
-    def _run(self, name: str, folder: Path, log: Callable[[str], None]) -> tuple[int, deque[str]]:
-        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
+    def run(
+        self, command: Sequence[str], name: str, folder: Path, log: Callable[[str], None]
+    ) -> tuple[int, deque[str]]:
+        """Run any command like that; return its exit code and its last lines.
+
+        Raises:
+            StageFailedError: if `stop` was called before.
+        """
         with self._lock:
             if self._stopped.is_set():
                 raise StageFailedError(f"{name}: {STOPPED}")
             # The child stays in the flow's process group, so that a signal to the group reaches it.
             child = subprocess.Popen(
-                [sys.executable, "-m", "tasks.lifeline", *dvc],
+                [sys.executable, "-m", "tasks.lifeline", *command],
                 cwd=folder,
                 env=self._environment(),
                 stdout=subprocess.PIPE,

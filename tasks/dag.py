@@ -1,6 +1,8 @@
 """DVC's graph as plain data. The only module that imports dvc."""
 
 import shutil
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,14 @@ import networkx as nx
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
+from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 
 from zspl.errors import SettingsError
 
 CHECK = "check"
 """The stage that reads the settings; its output is the same whenever it succeeds."""
+LOCK = "dvc.lock"
+_SECONDS_BETWEEN_READS = (0.5, 2.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +46,31 @@ class Node:
 def plan(folder: Path) -> list[Node]:
     """Return the stage instances of `folder`/dvc.yaml, upstream first.
 
+    A dvc.lock that a kill cut off is set aside as dvc.lock.broken: what it said also stands in
+    DVC's run cache, from which every finished instance comes back without being run.
+
     Raises:
         SettingsError: if DVC cannot read the graph.
     """
     pipeline = folder.resolve() / "dvc.yaml"
     if not pipeline.exists():
         raise SettingsError(f"{folder}: has no dvc.yaml; a benchmark is a folder with one")
-    try:
-        with Repo(str(pipeline.parent)) as repo:
-            return _nodes(repo, pipeline)
-    except DvcException as error:
-        raise SettingsError(f"{pipeline}: {' '.join(str(error).split())}") from error
+    for seconds in _SECONDS_BETWEEN_READS:
+        try:
+            with Repo(str(pipeline.parent)) as repo:
+                return _nodes(repo, pipeline)
+        except (YAMLSyntaxError, YAMLValidationError) as error:
+            if Path(str(error.path)).name != LOCK:
+                raise SettingsError(f"{pipeline}: {' '.join(str(error).split())}") from error
+            # Another run may just be writing it.
+            time.sleep(seconds)
+        except DvcException as error:
+            raise SettingsError(f"{pipeline}: {' '.join(str(error).split())}") from error
+    lock = pipeline.with_name(LOCK)
+    broken = lock.with_name(f"{LOCK}.broken")
+    lock.replace(broken)
+    sys.stderr.write(f"zspl: {lock} was cut off by a kill; it is now {broken.name}\n")
+    return plan(folder)
 
 
 def _nodes(repo: Repo, pipeline: Path) -> list[Node]:

@@ -32,7 +32,9 @@ stages:
   train:
     matrix:
       method: ${prepare.splits}
-    cmd: mkdir -p out/cells && grep -v ${item.method}=broken source > out/cells/${item.method}
+    cmd: >-
+      sh ${item.method}.py && mkdir -p out/cells &&
+      grep -v ${item.method}=broken source > out/cells/${item.method}
     deps: [out/data/records, "${item.method}.py"]
     outs: ["out/cells/${item.method}"]
     meta: {resource: gpu}
@@ -122,17 +124,28 @@ def by_hand(monkeypatch):
         monkeypatch.setattr(Courier, name, Mock(return_value=None))
 
 
-@pytest.fixture
-def project(tmp_path):
-    """A DVC project whose train cells `a` and `b` read `a.py` and `b.py`."""
-    run("git", "init", "--quiet", ".", cwd=tmp_path)
-    dvc("init", "--quiet", cwd=tmp_path)
-    (tmp_path / "dvc.yaml").write_text(PIPELINE)
+def shell_project_in(folder):
+    """Write the pipeline of shell commands into a folder below a DVC project."""
+    folder.mkdir(exist_ok=True)
+    (folder / "dvc.yaml").write_text(PIPELINE)
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["prepare"]["splits"] = values["cells"]["splits"] = ["a", "b"]
     values["label"]["calibration_split"] = "a"
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    (tmp_path / "source").write_text("hello\n")
-    (tmp_path / "a.py").write_text("")
-    (tmp_path / "b.py").write_text("")
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    (folder / "source").write_text("hello\n")
+    (folder / "a.py").write_text("")
+    (folder / "b.py").write_text("")
+
+
+@pytest.fixture(scope="session")
+def shell_project():
+    return shell_project_in
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A DVC project whose train cells `a` and `b` first run `a.py` and `b.py` in a shell."""
+    run("git", "init", "--quiet", ".", cwd=tmp_path)
+    dvc("init", "--quiet", cwd=tmp_path)
+    shell_project_in(tmp_path)
     return tmp_path

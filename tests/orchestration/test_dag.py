@@ -38,7 +38,7 @@ def test_a_changed_method_makes_only_its_own_cells_stale(project):
     reproduce(project)
     assert not names(dag.plan(project), up_to_date=False)
 
-    (project / "a.py").write_text("changed")
+    (project / "a.py").write_text("true changed")
 
     stale = names(dag.plan(project), up_to_date=False)
     assert stale == {"train@a", "evaluate@a", "tabulate"}
@@ -50,7 +50,7 @@ def test_a_linked_pipeline_in_a_subfolder_is_a_benchmark_of_its_own(project):
     (folder / "dvc.yaml").symlink_to("../../dvc.yaml")
     (folder / "params.yaml").write_text("prepare: {splits: [c]}\n")
     for name in ("source", "c.py"):
-        (folder / name).write_text("c")
+        (folder / name).write_text("true c")
 
     reproduce(folder)
 
@@ -63,3 +63,21 @@ def test_a_linked_pipeline_in_a_subfolder_is_a_benchmark_of_its_own(project):
 def test_a_folder_without_pipeline_is_refused_in_one_line(tmp_path):
     with pytest.raises(SettingsError, match=r"has no dvc\.yaml"):
         dag.plan(tmp_path)
+
+
+@pytest.mark.parametrize("left", ["", "schema: '2.0'\nstages:\n  prepare: [", "stages: 3\n"])
+def test_a_lock_that_a_kill_cut_off_costs_nothing_but_a_look_into_the_run_cache(
+    project, capsys, left
+):
+    (project / "a.py").write_text("echo run >> a-runs\n")
+    reproduce(project)
+    (project / "dvc.lock").write_text(left)
+
+    nodes = dag.plan(project)
+
+    assert len(nodes) == 6
+    assert "dvc.lock was cut off by a kill" in capsys.readouterr().err
+    assert (project / "dvc.lock.broken").read_text() == left
+    reproduce(project)
+    assert (project / "a-runs").read_text() == "run\n"
+    assert not names(dag.plan(project), up_to_date=False)

@@ -15,6 +15,7 @@ from zspl.cli._parsers import (
     refine,
     run,
     score,
+    services,
     splits,
     weights,
 )
@@ -32,6 +33,7 @@ _COMMANDS = (
     weights,
     splits,
     plan,
+    services,
 )
 
 _TOP = """\
@@ -44,6 +46,7 @@ commands by purpose:
   zspl export --checkpoint CELL --out model.onnx    the network as ONNX
   zspl refine --labels DIR --images DIR --out DIR   snap any label maps to segments
   zspl score --predictions DIR --labels DIR         mIoU of label maps
+  zspl up                                           Prefect, its worker and MLflow on this machine
 
 The benchmark as a whole: `dvc repro`, or the Prefect flow full-benchmark. Settings live in
 params.yaml; ZSPL_DEVICE, ZSPL_WORKERS and ZSPL_WEIGHTS say where and how fast.

@@ -1,0 +1,5 @@
+"""zspl down: see `zspl.cli.up`."""
+
+from zspl.cli.up import run
+
+__all__ = ["run"]
