@@ -21,6 +21,7 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.child import STOPPED, Children
+from flows.workers import Workers
 from tasks import dag
 from tasks.dag import Node
 from zspl.errors import SettingsError
@@ -57,11 +58,18 @@ def _may_help(_task: Any, _run: Any, state: State[Any]) -> bool:  # noqa: ANN401
 
 
 def _runner() -> TaskRunner[Any]:
+    """Return threads that wait for child processes, or a Dask cluster on one file system."""
+    if address := os.environ.get("ZSPL_DASK"):
+        from prefect_dask.task_runners import DaskTaskRunner  # noqa: PLC0415 - takes seconds
+
+        return DaskTaskRunner(address=address)
     return ThreadPoolTaskRunner(max_workers=PARALLEL)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{name}")
-def reproduce(name: str, folder: Path, children: Children, up_to_date: bool) -> State[Any]:
+def reproduce(
+    name: str, folder: Path, children: Children | Workers, up_to_date: bool
+) -> State[Any]:
     """Bring one stage instance up to date, or say that it was."""
     if up_to_date:
         return Completed(name="Cached", message="up to date")
@@ -74,33 +82,39 @@ def reproduce(name: str, folder: Path, children: Children, up_to_date: bool) -> 
     flow_run_name="{folder}",
     task_runner=_runner(),
 )
-def full_benchmark(folder: str = ".") -> None:
+def full_benchmark(folder: str = ".", spread: bool = False) -> None:
     """Run what is not up to date in the benchmark of `folder`, as much at a time as allowed.
 
     A failed instance stops what reads its outputs and nothing else.
 
     Args:
         folder: The folder of a params.yaml and a dvc.yaml, such as benchmarks/animals.
+        spread: Whether workers in other clones run the instances, with a DVC remote between
+            them (docs/cluster.md); otherwise they run here.
 
     Raises:
         BenchmarkFailedError: at the end, if instances failed.
-        SettingsError: if params.yaml is wrong or DVC cannot read the graph.
+        SettingsError: if params.yaml is wrong, DVC cannot read the graph, or it has no remote.
     """
     place = Path(folder).resolve()
     benchmark = Settings.read(place / "params.yaml").benchmark
     nodes = dag.plan(place)
     current = sum(node.up_to_date for node in nodes)
     get_run_logger().info("%d stage instances, %d of them up to date", len(nodes), current)
-    children = Children(PARALLEL)
+    children = Workers(place, nodes) if spread else Children(PARALLEL)
     try:
         states = _run_all(nodes, place, children)
     finally:
         children.stop()
+    if isinstance(children, Workers):
+        children.collect()
     _publish(nodes, states, benchmark=benchmark)
     _raise_if_any_failed(states)
 
 
-def _run_all(nodes: Sequence[Node], folder: Path, children: Children) -> dict[str, State[Any]]:
+def _run_all(
+    nodes: Sequence[Node], folder: Path, children: Children | Workers
+) -> dict[str, State[Any]]:
     """Submit each instance once its upstream has ended, so that no thread only waits."""
     futures: dict[str, PrefectFuture[Any]] = {}
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -128,7 +142,9 @@ def _tell(ended: "queue.SimpleQueue[str]", name: str, _: PrefectFuture[Any]) -> 
     ended.put(name)
 
 
-def _submit(node: Node, folder: Path, children: Children, futures: Futures) -> PrefectFuture[Any]:
+def _submit(
+    node: Node, folder: Path, children: Children | Workers, futures: Futures
+) -> PrefectFuture[Any]:
     upstream: list[Any] = [futures[name] for name in node.upstream]
     if node.partial_ok:
         upstream = [allow_failure(future) for future in upstream]
@@ -193,4 +209,4 @@ def _ok(state: State[Any]) -> bool:
 
 
 if __name__ == "__main__":
-    full_benchmark(*sys.argv[1:])
+    full_benchmark(folder=sys.argv[1] if len(sys.argv) > 1 else ".")

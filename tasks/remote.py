@@ -8,6 +8,7 @@ puts them, and run-cache entries, too: a later run, and `dvc repro --pull`, find
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -34,7 +35,13 @@ class Shelf:
     def __init__(self, folder: Path, run: str) -> None:
         """Name the benchmark's folder in this clone and the run, a word without slashes."""
         self._folder = folder.resolve()
-        self._run = run
+        self.run = run
+
+    @property
+    def place(self) -> str:
+        """The benchmark's folder as any clone sees it from its root."""
+        with self._opened() as repo:
+            return Path(os.path.relpath(self._folder, repo.root_dir)).as_posix()
 
     def put(self, names: Sequence[str]) -> None:
         """Push the outputs of up-to-date instances, then say that they are finished.
@@ -127,7 +134,7 @@ class Shelf:
     def _write(self, repo: Repo, name: str, entry: Entry) -> None:
         fs, place = self._place(repo)
         fs.makedirs(place, exist_ok=True)
-        file = Path(repo.tmp_dir) / f"{self._run}-{quote(name, safe='')}.json"
+        file = Path(repo.tmp_dir) / f"{self.run}-{quote(name, safe='')}.json"
         file.write_text(json.dumps(entry), encoding="utf-8")
         try:
             fs.put_file(str(file), fs.join(place, f"{quote(name, safe='')}.json"))
@@ -142,7 +149,7 @@ class Shelf:
 
     def _place(self, repo: Repo) -> tuple[Any, str]:
         remote = repo.cloud.get_remote()
-        return remote.fs, remote.fs.join(remote.path, "finished", self._run)
+        return remote.fs, remote.fs.join(remote.path, "finished", self.run)
 
     @contextmanager
     def _opened(self) -> Iterator[Repo]:
