@@ -34,7 +34,9 @@ def write_curve(history: Path, path: Path) -> None:
         text = history.read_text(encoding="utf-8") if history.is_file() else ""
         lines = [json.loads(line) for line in text.splitlines()]
         losses = [(int(line["iteration"]), line["loss"]) for line in lines if "loss" in line]
-        scores = [(int(line["iteration"]), line["val_miou"]) for line in lines if "val_miou" in line]
+        scores = [
+            (int(line["iteration"]), line["val_miou"]) for line in lines if "val_miou" in line
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{history}: expected a JSON object per line: {error}") from error
     rows = [{"iteration": at, "loss": loss} for at, loss in _thinned(losses)]
@@ -75,7 +77,9 @@ def write_plot_data(settings: Settings, folder: Path) -> None:
         ("method", "labeled_images", "seed", "miou"),
         (
             {
-                "method": cell.name if len(settings.cells.models) == 1 else f"{cell.name} {cell.model}",
+                "method": cell.name
+                if len(settings.cells.models) == 1
+                else f"{cell.name} {cell.model}",
                 "labeled_images": _labeled(layout, cell.split),
                 "seed": cell.seed,
                 "miou": scores[cell]["miou"],
