@@ -209,4 +209,5 @@ def _ok(state: State[Any]) -> bool:
 
 
 if __name__ == "__main__":
-    full_benchmark(folder=sys.argv[1] if len(sys.argv) > 1 else ".")
+    _folder, *_words = sys.argv[1:] or ["."]
+    full_benchmark(folder=_folder, spread=_words == ["spread"])

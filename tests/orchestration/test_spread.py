@@ -1,6 +1,7 @@
 """Two clones, two workers, one remote: each instance runs once, and the tables are the same."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.orchestration, pytest.mark.slow]
+
+INSTANCES = ["prepare", "train@a", "train@b", "evaluate@a", "evaluate@b", "tabulate"]
 
 COUNTED = """
 stages:
@@ -73,6 +76,8 @@ class Cluster:
     def __init__(self, folder):
         self.folder = folder
         self.processes = []
+        self.workers = []
+        self.count = 0
         port = free_port()
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = {
@@ -87,7 +92,8 @@ class Cluster:
         self.wait_for(f"http://127.0.0.1:{port}/api/health")
 
     def start(self, cwd, *command, **environment):
-        with (self.folder / f"{command[1]}-{len(self.processes)}.log").open("w") as log:
+        self.count += 1
+        with (self.folder / f"{command[0]}-{self.count}.log").open("w") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=cwd,
@@ -97,6 +103,14 @@ class Cluster:
                 start_new_session=True,
             )
         self.processes.append(process)
+        return process
+
+    def logs(self):
+        """The logs of the two workers, newest last."""
+        return [
+            self.folder / f"prefect-{self.count - 1}.log",
+            self.folder / f"prefect-{self.count}.log",
+        ]
 
     def wait_for(self, url):
         until = time.monotonic() + 120
@@ -124,16 +138,26 @@ class Cluster:
     def work_in(self, clones):
         """Register the real deployments from the first clone and start a worker in each."""
         self.prefect("work-pool", "create", "zspl", "--type", "process")
-        code, said = self.prefect("deploy", "--all", cwd=clones[0])
+        code, said = self.prefect("deploy", "--name", "stage/zspl", cwd=clones[0])
         assert code == 0, said
-        # The flow itself takes a place of the first worker.
-        for place, limit in zip(clones, ("2", "1"), strict=True):
-            worker = ("prefect", "worker", "start", "--pool", "zspl", "--limit", limit)
-            self.start(place, *worker, ZSPL_HOME=str(place))
+        for worker in self.workers:
+            end(worker)
+            self.processes.remove(worker)
+        worker = ("prefect", "worker", "start", "--pool", "zspl", "--limit", "1")
+        self.workers = [self.start(place, *worker, ZSPL_HOME=str(place)) for place in clones]
 
-    def run(self, deployment="demo"):
-        arguments = ["deployment", "run", f"full-benchmark/{deployment}", "--watch"]
-        return self.prefect(*arguments, "--param", "spread=true")
+    def run(self, clone, *words, **environment):
+        """Run the benchmark of `clone` as a flow; return the exit code and its lines."""
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.full_benchmark", ".", *words],
+            cwd=clone,
+            env={**self.environment, **environment},
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=500,
+        )
+        return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -190,13 +214,11 @@ def lock_of(clone):
 def test_two_clones_run_each_instance_once_and_end_like_one(cluster, clones, dvc_in):
     first, second, alone, log = clones
 
-    code, said = cluster.run()
+    code, said = cluster.run(first, "spread")
 
     assert code == 0, said
     ran = [line.split()[0] for line in log.read_text().splitlines()]
-    assert sorted(ran) == sorted(
-        ["prepare", "train@a", "train@b", "evaluate@a", "evaluate@b", "tabulate"]
-    )
+    assert sorted(ran) == sorted(INSTANCES)
     places = {line.split()[1] for line in log.read_text().splitlines() if "train" in line}
     assert places == {str(first), str(second)}
     dvc_in(alone, "repro")
@@ -223,7 +245,7 @@ def test_a_failed_cell_and_a_clone_with_other_code_stop_what_reads_them_only(clu
     for clone in (first, second):
         (clone / "source").write_text("a=broken\n")
 
-    code, said = cluster.run()
+    code, said = cluster.run(first, "spread")
 
     assert code != 0
     assert "2 of 6" in said or "1 of 6" in said
@@ -233,6 +255,54 @@ def test_a_failed_cell_and_a_clone_with_other_code_stop_what_reads_them_only(clu
 
     for clone in (first, second):
         (clone / "b.py").write_text(f"# {clone.name}\n")
-    code, said = cluster.run()
+    code, said = cluster.run(first, "spread")
     assert code != 0
     assert "differs from the one that started the run" in said or "train@b" in said
+
+
+def test_two_dask_workers_run_the_graph_on_one_file_system(cluster, clones):
+    _, _, alone, log = clones
+    (alone / "source").write_text("hello again\n")
+    log.unlink()
+    port = free_port()
+    scheduler = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port))
+    address = f"tcp://127.0.0.1:{port}"
+    worker = ("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny")
+    cluster.start(alone, *scheduler, "--no-dashboard")
+    for _ in range(2):
+        cluster.start(alone, *worker, "--no-dashboard", "--no-show")
+
+    code, said = cluster.run(alone, ZSPL_DASK=address)
+
+    assert code == 0, said
+    ran = [line.split()[0] for line in log.read_text().splitlines()]
+    assert sorted(ran) == sorted(INSTANCES)
+    assert (alone / "out/tables/methods.md").read_text() == "a\nb\n12\n12\n"
+
+
+def test_the_real_stages_spread_over_two_clones_end_like_one(cluster, clones, run_in, dvc_in):
+    folder = cluster.folder / "real"
+    folder.mkdir()
+    params = yaml.safe_load((Path(__file__).parent / "tiny_params.yaml").read_text())
+    pipeline = (ROOT / "dvc.yaml").read_text()
+    first = project(folder / "first", pipeline, params, run_in, dvc_in)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "zspl", first / "code/zspl", ignore=ignored)
+    shutil.copy(ROOT / ".dvcignore", first)
+    (first / "source").mkdir()
+    (first / "source/README").write_text("rendered")
+    second, alone = folder / "second", folder / "alone"
+    committed(first, run_in, second, alone)
+    cluster.work_in([first, second])
+
+    code, said = cluster.run(first, "spread")
+
+    assert code == 0, said
+    ran = [re.findall(r"Running stage '([^']+)'", log.read_text()) for log in cluster.logs()]
+    assert all(ran)
+    dvc_in(alone, "repro")
+    assert sorted(name for names in ran for name in names) == sorted(lock_of(alone))
+    assert lock_of(first) == lock_of(alone)
+    for name in ("table.txt", "cells.csv", "curves.csv"):
+        tables = [clone / "artifacts/tables" / name for clone in (first, alone)]
+        assert tables[0].read_text() == tables[1].read_text()
