@@ -58,7 +58,8 @@ class Children:
                 return _outcome(lines)
             if not any(_BUSY in line for line in lines):
                 said = [line for line in lines if line.startswith("zspl: ")] or list(lines)[-5:]
-                raise StageFailedError(f"{name}: " + " | ".join(said))
+                # Processes that train together say the same.
+                raise StageFailedError(f"{name}: " + " | ".join(dict.fromkeys(said)))
             log("another run holds this stage's files; waiting for it")
             self._stopped.wait(10.0)
 

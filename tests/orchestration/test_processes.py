@@ -38,7 +38,8 @@ def test_two_processes_share_the_batch_of_one_cell_as_the_graph_runs_it(tmp_path
     text = (Path(__file__).parent / "tiny_params.yaml").read_text()
     params = tmp_path / "params.yaml"
     text = text.replace("code: code", "code: .")
-    params.write_text(text.replace("batch_labeled: 2", "batch_labeled: 3"))
+    text = text.replace("labeled: 2", "labeled: 4")
+    params.write_text(text.replace("batch_labeled: 4", "batch_labeled: 3"))
     (tmp_path / "source").mkdir()
     monkeypatch.setenv("ZSPL_PROCESSES", "2")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -46,7 +47,7 @@ def test_two_processes_share_the_batch_of_one_cell_as_the_graph_runs_it(tmp_path
     assert tasks(tmp_path, "prepare")[0] == 0
     code, said = tasks(tmp_path, "train", *CELL)
     assert code != 0
-    assert "does not divide" in said or "2 processes" in said
+    assert "a batch of 3 images cannot be shared evenly by 2 processes" in said
 
     params.write_text(text)
     code, said = tasks(tmp_path, "train", *CELL)

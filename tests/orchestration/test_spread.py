@@ -138,7 +138,7 @@ class Cluster:
     def work_in(self, clones):
         """Register the real deployments from the first clone and start a worker in each."""
         self.prefect("work-pool", "create", "zspl", "--type", "process")
-        code, said = self.prefect("deploy", "--name", "stage/zspl", cwd=clones[0])
+        code, said = self.prefect("deploy", "--name", "zspl", cwd=clones[0])
         assert code == 0, said
         for worker in self.workers:
             end(worker)
