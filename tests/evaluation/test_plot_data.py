@@ -40,6 +40,6 @@ def test_a_training_without_history_has_an_empty_curve(tmp_path):
 
 
 def test_a_broken_history_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text("[1]\n")
+    (tmp_path / "metrics.jsonl").write_text("{half a li")
     with pytest.raises(DataError, match=r"metrics\.jsonl: expected a JSON object per line"):
         write_curve(tmp_path / "metrics.jsonl", tmp_path / "curves.csv")

@@ -88,8 +88,11 @@ class Cluster:
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "OMP_NUM_THREADS": "1",
         }
-        self.start(folder, "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-        self.wait_for(f"http://127.0.0.1:{port}/api/health")
+        self.server = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+
+    def serve(self):
+        self.start(self.folder, *self.server)
+        self.wait_for(f"{self.environment['PREFECT_API_URL']}/health")
 
     def start(self, cwd, *command, **environment):
         self.count += 1
@@ -113,7 +116,7 @@ class Cluster:
         ]
 
     def wait_for(self, url):
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             try:
                 urllib.request.urlopen(url, timeout=5).close()
@@ -163,9 +166,12 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     started = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield started
-    for process in reversed(started.processes):
-        end(process)
+    try:
+        started.serve()
+        yield started
+    finally:
+        for process in reversed(started.processes):
+            end(process)
 
 
 def project(folder, pipeline, params, run_in, dvc_in):
