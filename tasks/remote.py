@@ -79,7 +79,9 @@ class Shelf:
             stage = stages[name]
             here = _fingerprint(stage, _Made(stages.values()), {})
             if here != code:
-                raise SettingsError(f"{name}: {self._other()} in code, settings or source data")
+                raise SettingsError(
+                    f"{name}: {self._other()} in code, settings or source data; bring it to the same"
+                )
             upstream = _upstream(repo, stage)
             found = {above.name: self._read(repo, above.name) for above in upstream}
             self._restore(repo, {stages[key]: entry for key, entry in found.items()})
