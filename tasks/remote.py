@@ -80,7 +80,7 @@ class Shelf:
             here = _fingerprint(stage, _Made(stages.values()), {})
             if here != code:
                 raise SettingsError(
-                    f"{name}: {self._other()} in code, settings or source data; bring it to the same"
+                    f"{name}: {self._other()} in code, settings or source data; match it"
                 )
             upstream = _upstream(repo, stage)
             found = {above.name: self._read(repo, above.name) for above in upstream}
