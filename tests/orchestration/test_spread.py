@@ -116,7 +116,7 @@ class Cluster:
         ]
 
     def wait_for(self, url):
-        until = time.monotonic() + 300
+        until = time.monotonic() + 600
         while time.monotonic() < until:
             try:
                 urllib.request.urlopen(url, timeout=5).close()
@@ -134,7 +134,7 @@ class Cluster:
             text=True,
             capture_output=True,
             check=False,
-            timeout=400,
+            timeout=900,
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -158,7 +158,7 @@ class Cluster:
             text=True,
             capture_output=True,
             check=False,
-            timeout=500,
+            timeout=1500,
         )
         return done.returncode, done.stdout + done.stderr
 
