@@ -31,6 +31,7 @@ class Progress:
     """Whose turn it is, and how many stage instances are done, cached, failed, and left."""
 
     def __init__(self, benchmark: str, total: int, parallel: int) -> None:
+        self._made_of = (benchmark, total, parallel)
         self._key = f"progress-{key(benchmark)}"
         self._total = total
         self._turns = threading.Semaphore(parallel)
@@ -38,6 +39,10 @@ class Progress:
         self._lock = threading.Lock()
         self._artifact: UUID | None = None
         self._shown = ""
+
+    def __reduce__(self) -> tuple[type["Progress"], tuple[str, int, int]]:
+        """Travel to a Dask worker, whose own places say how many run, with nothing running."""
+        return Progress, self._made_of
 
     @contextmanager
     def turn(self, name: str) -> Iterator[None]:

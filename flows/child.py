@@ -36,10 +36,15 @@ class Children:
     """The child processes of one flow run, so that all of them can be ended."""
 
     def __init__(self, parallel: int) -> None:
+        self._parallel = parallel
         self._cores = max(1, (os.cpu_count() or 1) // parallel)
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+
+    def __reduce__(self) -> tuple[type["Children"], tuple[int]]:
+        """Travel to a Dask worker as an empty set; what runs there ends with that worker."""
+        return Children, (self._parallel,)
 
     def reproduce(self, name: str, folder: Path, log: Callable[[str], None]) -> Outcome:
         """Bring one stage instance up to date and hand its lines to `log`.
@@ -54,7 +59,8 @@ class Children:
                 return _outcome(lines)
             if not any(_BUSY in line for line in lines):
                 said = [line for line in lines if line.startswith("zspl: ")] or list(lines)[-5:]
-                raise StageFailedError(f"{name}: " + " | ".join(said))
+                # Processes that train together say the same.
+                raise StageFailedError(f"{name}: " + " | ".join(dict.fromkeys(said)))
             log("another run holds this stage's files; waiting for it")
             self._stopped.wait(10.0)
 

@@ -25,6 +25,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows.artifacts import Progress, show_picture, show_tables
 from flows.child import STOPPED, Children
 from flows.services.api import answers
+from flows.workers import Workers
 from tasks import dag
 from tasks.dag import Node
 from zspl.errors import SettingsError, ZsplError
@@ -68,13 +69,18 @@ def _may_help(_task: Any, _run: Any, state: State[Any]) -> bool:  # noqa: ANN401
 
 
 def _runner() -> TaskRunner[Any]:
+    """Return threads that wait for child processes, or a Dask cluster on one file system."""
+    if address := os.environ.get("ZSPL_DASK"):
+        from prefect_dask.task_runners import DaskTaskRunner  # noqa: PLC0415 - takes seconds
+
+        return DaskTaskRunner(address=address)
     # More threads than turns: one that waits for a GPU must not hold up those that need none.
     return ThreadPoolTaskRunner(max_workers=PARALLEL + 8)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{name}")
 def reproduce(
-    name: str, folder: Path, children: Children, progress: Progress, up_to_date: bool
+    name: str, folder: Path, children: Children | Workers, progress: Progress, up_to_date: bool
 ) -> State[Any]:
     """Bring one stage instance up to date, or say that it was."""
     if up_to_date:
@@ -98,7 +104,7 @@ def _run_name() -> str:
     flow_run_name=_run_name,
     task_runner=_runner(),
 )
-def full_benchmark(folder: str = ".") -> None:
+def full_benchmark(folder: str = ".", spread: bool = False) -> None:
     """Run what is not up to date in one benchmark, as much at a time as allowed.
 
     A failed instance stops what reads its outputs and nothing else.
@@ -106,27 +112,31 @@ def full_benchmark(folder: str = ".") -> None:
     Args:
         folder: The folder of the benchmark's params.yaml and dvc.yaml, seen from the repository,
             such as benchmarks/animals; a single dot is the demo. Settings stand in params.yaml.
+        spread: Whether workers in other clones run the instances, with a DVC remote between
+            them (docs/cluster.md); otherwise they run here.
 
     Raises:
         BenchmarkFailedError: at the end, if instances failed.
-        SettingsError: if params.yaml is wrong or DVC cannot read the graph.
+        SettingsError: if params.yaml is wrong, DVC cannot read the graph, or it has no remote.
     """
     place = Path(folder).resolve()
     benchmark = Settings.read(place / "params.yaml").benchmark
     nodes = dag.plan(place)
     current = sum(node.up_to_date for node in nodes)
     get_run_logger().info("%d stage instances, %d of them up to date", len(nodes), current)
-    children = Children(PARALLEL)
+    children = Workers(place, nodes) if spread else Children(PARALLEL)
     try:
         states = _run_all(nodes, place, children, Progress(benchmark, len(nodes), PARALLEL))
     finally:
         children.stop()
+    if isinstance(children, Workers):
+        children.collect()
     _publish(nodes, states, benchmark=benchmark)
     _raise_if_any_failed(states)
 
 
 def _run_all(
-    nodes: Sequence[Node], folder: Path, children: Children, progress: Progress
+    nodes: Sequence[Node], folder: Path, children: Children | Workers, progress: Progress
 ) -> dict[str, State[Any]]:
     """Submit each instance once its upstream has ended, so that no thread only waits."""
     futures: dict[str, PrefectFuture[Any]] = {}
@@ -163,7 +173,7 @@ def _submit(
     upstream: Sequence[PrefectFuture[Any]],
     *,
     folder: Path,
-    children: Children,
+    children: Children | Workers,
     progress: Progress,
 ) -> PrefectFuture[Any]:
     """Hand one stage instance to the task runner."""
@@ -232,7 +242,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one benchmark without a worker and return the exit code."""
     try:
         check_server()
-        full_benchmark(*arguments)
+        full_benchmark(*arguments[:1], spread="spread" in arguments[1:])
     except ZsplError as error:
         return _say(str(error), USER_ERROR)
     except BenchmarkFailedError as error:

@@ -5,6 +5,7 @@ This is the command of every stage in dvc.yaml. It reads params.yaml in the curr
 `python -m tasks replay` sends what could not be sent to MLflow while its server was away.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"zspl: {replay(settings)}\n")
             return 0
         stage, instance = parse(arguments)
+        if stage == "train" and "WORLD_SIZE" not in os.environ:
+            _train_together(processes_from(os.environ.get("ZSPL_PROCESSES") or "1"), arguments)
         with tracked(stage, settings, instance) as observer:
             observer.metrics(stages.run(stage, settings, observer, **instance))
     except ZsplError as error:
@@ -57,6 +60,25 @@ def parse(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
         if not (key and equals and value):
             raise SettingsError(f"expected key=value, got {key + equals + value!r}")
     return arguments[0], {key: value for key, _, value in pairs}
+
+
+def processes_from(text: str) -> int:
+    """Return how many processes train one cell together, usually one per GPU.
+
+    Raises:
+        SettingsError: if `text` is no whole number from 1 up.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"ZSPL_PROCESSES is {text!r}, expected a whole number such as 2")
+    return int(text)
+
+
+def _train_together(processes: int, arguments: Sequence[str]) -> None:
+    """Become torchrun, which starts this command once per process; one process needs none."""
+    if processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        again = [*torchrun, str(processes), "-m", "tasks", *arguments]
+        os.execv(sys.executable, [sys.executable, *again])
 
 
 if __name__ == "__main__":

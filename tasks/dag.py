@@ -1,4 +1,4 @@
-"""DVC's graph as plain data. The only module that imports dvc."""
+"""DVC's graph as plain data. Only this module and tasks.remote import dvc."""
 
 import shutil
 import sys

@@ -6,6 +6,9 @@ Every mIoU here is pooled: one confusion matrix over all images, void pixels (25
 METRICS = "metrics.json"
 """The score file of a cell or of a pseudo-label variant."""
 
+CURVES = "curves.csv"
+"""Loss and val mIoU of a training, beside its scores."""
+
 PREDICTIONS = "predictions"
 """The folder beside it with the label maps of a few val images, for the report."""
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from zspl import inference
 from zspl.errors import DataError, SettingsError, suggestion
-from zspl.evaluation import METRICS, PREDICTIONS, SEEN, SHOWN_IMAGES
+from zspl.evaluation import CURVES, METRICS, PREDICTIONS, SEEN, SHOWN_IMAGES
 from zspl.evaluation.audit import audit, audit_json, check_complete, label_file, read_threshold
 from zspl.evaluation.checkpoints import Predictor, sample_ids, score_images
+from zspl.evaluation.plot_data import write_curve
 from zspl.evaluation.report import metrics_json, write_per_class
 from zspl.io import atomic
 from zspl.io.classes import ClassTable
@@ -91,6 +92,7 @@ def _run_cell(settings: Settings, observer: Observer, cell: Cell) -> Mapping[str
             scores[name] = scores[same]
             shutil.copytree(work / PREDICTIONS / same, work / PREDICTIONS / name)
     write_per_class(work / "per_class.csv", scores, group="checkpoint")
+    write_curve(layout.cell(cell) / "metrics.jsonl", work / CURVES)
     how = settings.evaluate.model_dump(mode="json")
     atomic.write_json(work / METRICS, {**scores, "cell": asdict(cell), SEEN: how})
     return _finish(work, layout.cell_score(cell), observer, scores=scores)

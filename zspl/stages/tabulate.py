@@ -9,6 +9,7 @@ from zspl.errors import SettingsError
 from zspl.evaluation import METRICS
 from zspl.evaluation.figures import draw_figures
 from zspl.evaluation.page import page
+from zspl.evaluation.plot_data import write_plot_data
 from zspl.evaluation.results import Results, read_published, read_results
 from zspl.evaluation.tables import (
     Table,
@@ -61,6 +62,7 @@ def run(settings: Settings, observer: Observer) -> Mapping[str, float]:
     tables.append(cells_table(results, selection=selection))
     for table in tables:
         write_table(table, work)
+    write_plot_data(settings, work)
     missing = [*missing_notes(results), *budget_notes(settings, layout)]
     figures = draw_figures(settings, results, work)
     title = f"zspl benchmark: {settings.benchmark}"

@@ -18,9 +18,13 @@ class History:
         atomic.write_text(path, "".join(f"{line}\n" for line in kept))
 
     def add(self, values: Mapping[str, float], *, iteration: int) -> None:
-        """Append one line; a value that is not finite is written as null."""
+        """Append one line; a value that is not finite is written as null.
+
+        Raises:
+            DiskError: if the disk is full; half a line is dropped when the training continues.
+        """
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        with self._path.open("a", encoding="utf-8") as file:
+        with atomic.disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"iteration": iteration, **finite}) + "\n")
 
 
