@@ -108,7 +108,7 @@ def _gather(
         "classes": classes_figure(settings, results, spreads, names, folder),
         "labels": labels_grid(settings, folder),
         "predictions": predictions_grid(settings, results, folder),
-        "label_classes": label_classes_figure(details.label_spreads(results, names), names, folder),
+        "label_classes": label_classes_figure(settings, results, names, folder),
         "reliability": reliability_figure(results, folder),
     }
     words = headline(settings, results, found)
@@ -156,6 +156,7 @@ def _sections(settings: Settings, results: Results, report: Report) -> list[Sect
         Section(
             name="audit",
             title="Pseudo labels",
+            text=_verdict(settings, results),
             tables=[tables["zero_shot"]],
             after=[figures["reliability"], figures["label_classes"]],
             folded=[tables["label_classes"]],
@@ -164,12 +165,18 @@ def _sections(settings: Settings, results: Results, report: Report) -> list[Sect
         Section(name="price", title="Cost", tables=[tables["cost"]], html=_no_cost(report)),
         Section(
             name="reproduce",
-            title="Again",
+            title="Reproduce",
             text="From the root of the repository, at the commit that this page came with:",
             html=_again(settings),
             folded=[tables["checkpoints"], tables["cells"]],
         ),
     ]
+
+
+def _verdict(settings: Settings, results: Results) -> str:
+    """Return what calibration said of the labels that trainings used, before any of them ran."""
+    used = [name for name in settings.cells.labels if name in results.verdicts]
+    return " ".join(f"Used in training: {name}. {results.verdicts[name]}" for name in used)
 
 
 def _no_cost(report: Report) -> str:
@@ -184,9 +191,10 @@ def _subtitle(settings: Settings, results: Results) -> str:
     networks = ", ".join(f"{name} ({backbone})" for name, backbone in models.items())
     labels = ", ".join(str(count) for count in sorted(results.labeled_images.values()))
     seeds = ", ".join(map(str, settings.cells.seeds))
+    word = "seeds" if len(settings.cells.seeds) > 1 else "seed"
     return (
         f"Data set {settings.prepare.dataset.name}; {labels} labeled images; {val} val images; "
-        f"network {networks}; seed {seeds}."
+        f"network {networks}; {word} {seeds}."
     )
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from zspl.report.looks import Look, drawing, looks
+from zspl.report.looks import Look, drawing
 
 Points = Sequence[tuple[int, float, float]]
 """(labeled images, mean, standard deviation) in any order; a NaN mean is left out."""
@@ -31,17 +31,21 @@ class Line:
     like: str = ""
 
 
-def draw_lines(path: Path, lines: Sequence[Line], *, ylabel: str) -> None:
+def draw_lines(
+    path: Path, lines: Sequence[Line], *, ylabel: str, known: Mapping[str, Look]
+) -> None:
     """Draw a score against the number of labeled images, on an axis of octaves.
 
     Args:
         path: The files, without suffix.
         lines: Ours and published ones.
         ylabel: Name and unit of the score.
+        known: The look of each of ours.
     """
-    known = looks([line.name for line in lines if not line.published])
     ticks = sorted({x for line in lines for x, mean, _ in line.points if not np.isnan(mean)})
-    with drawing(8.4, 4.4, path) as figure:
+    # Published names are long, and the legend stands beside the axes.
+    width = 10.2 if any(line.published for line in lines) else 8.4
+    with drawing(width, 4.4, path) as figure:
         axes = figure.subplots()
         ours = [line for line in lines if not line.published]
         for index, line in enumerate(ours):
@@ -75,7 +79,7 @@ def _draw_line(axes: Axes, line: Line, look: Look, *, shift: float) -> None:
         marker=look.marker,
         markersize=6,
         markerfacecolor="white" if line.published else look.colour,
-        linestyle="--" if line.published else "-",
+        linestyle="--" if line.published else look.stroke,
         linewidth=1.2 if line.published else 1.8,
         capsize=3,
         label=line.name,
@@ -112,11 +116,13 @@ def draw_beside(path: Path, panels: Mapping[str, Sequence[Beside]]) -> None:
 def _draw_beside(axes: Axes, bars: Sequence[Beside]) -> None:
     y = np.arange(len(bars), dtype=float)
     ours = np.array([bar.ours for bar in bars])
-    std = np.array([0 if np.isnan(bar.std) else bar.std for bar in bars])
+    std = np.array([bar.std for bar in bars])
     published = np.array([bar.published for bar in bars])
     ink = "#1F2328"
-    axes.barh(y - 0.19, np.nan_to_num(ours), 0.36, color="#0072B2", label="ours", xerr=std,
-              error_kw={"ecolor": ink, "capsize": 2})  # fmt: skip
+    axes.barh(y - 0.19, np.nan_to_num(ours), 0.36, color="#0072B2", label="ours")
+    spread = std > 0
+    axes.errorbar(ours[spread], y[spread] - 0.19, xerr=std[spread], fmt="none", ecolor=ink,
+                  capsize=2)  # fmt: skip
     axes.barh(y + 0.19, published, 0.36, color="white", edgecolor=ink, hatch="////",
               label="published")  # fmt: skip
     for place, bar in zip(y, bars, strict=True):

@@ -9,19 +9,29 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
-from zspl.report.looks import Look, drawing, looks
+from zspl.report.formats import ABSENT
+from zspl.report.looks import Look, drawing
 from zspl.report.tables import Spread
 
 FEW = 30
 """Classes up to which each gets a bar per method."""
 
 _BLOCKS = 3
-_DARK = 55.0
-"""IoU in percent above which a shade is too dark for dark digits."""
+_GREY = "#59616B"
+_DARK = 0.18
+"""Luminance below which white digits stand out more than dark ones (WCAG 2)."""
+
+_SCALE = 110.0
+"""IoU in percent that would be the darkest shade, so that the best is not black."""
 
 
 def draw_classes(
-    path: Path, columns: Mapping[str, Sequence[Spread]], names: Sequence[str], *, sort: str
+    path: Path,
+    columns: Mapping[str, Sequence[Spread]],
+    names: Sequence[str],
+    *,
+    sort: str,
+    colours: Mapping[str, Look],
 ) -> None:
     """Draw the IoU of each class in percent, one column per method.
 
@@ -30,42 +40,52 @@ def draw_classes(
         columns: One value per class, by method.
         names: Class names.
         sort: The method whose IoU orders the classes, best first.
+        colours: The looks of methods; one without is grey.
     """
     order = sorted(range(len(names)), key=lambda index: _key(columns[sort][index]))
-    draw = _draw_bars if len(names) <= FEW else _draw_shades
-    draw(path, {m: [c[i] for i in order] for m, c in columns.items()}, [names[i] for i in order])
+    names = [names[i] for i in order]
+    columns = {m: [column[i] for i in order] for m, column in columns.items()}
+    if len(names) <= FEW:
+        _draw_bars(path, columns, names, colours=colours)
+    else:
+        _draw_shades(path, columns, names)
 
 
 def _key(spread: Spread) -> float:
     return math.inf if spread.n == 0 else -spread.mean
 
 
-def _draw_bars(path: Path, columns: Mapping[str, Sequence[Spread]], names: Sequence[str]) -> None:
-    known = looks(list(columns))
+def _draw_bars(
+    path: Path,
+    columns: Mapping[str, Sequence[Spread]],
+    names: Sequence[str],
+    *,
+    colours: Mapping[str, Look],
+) -> None:
     width = 1.6 + max(1.35, 6.6 / len(columns)) * len(columns)
     with drawing(width, 0.24 * len(names) + 0.9, path) as figure:
         grid = figure.subplots(1, len(columns), squeeze=False, sharey=True)
         for axes, (method, spreads) in zip(grid.flat, columns.items(), strict=True):
-            _draw_column(axes, spreads, known[method])
-            axes.set_title(_broken(method), loc="left")
+            _draw_column(axes, spreads, colours[method].colour if method in colours else _GREY)
+            axes.set_title(broken(method), loc="left")
         grid.flat[0].set_yticks(range(len(names)), names)
         grid.flat[0].set_ylim(len(names) - 0.5, -0.5)
-        figure.supxlabel("IoU on val, %", fontsize=10)
+        figure.supxlabel("IoU, %", fontsize=10)
 
 
-def _broken(name: str) -> str:
+def broken(name: str) -> str:
     """Return a long name on two lines, cut where its words meet."""
     head, dash, tail = name.partition("-")
     return f"{head}{dash}\n{tail}" if tail else name
 
 
-def _draw_column(axes: Axes, spreads: Sequence[Spread], look: Look) -> None:
+def _draw_column(axes: Axes, spreads: Sequence[Spread], colour: str) -> None:
     for place, spread in enumerate(spreads):
         if spread.n == 0:
             axes.text(2, place, "absent", va="center", fontsize=8, color="#59616B")
             continue
         std = 0.0 if math.isnan(spread.std) else spread.std
-        axes.barh(place, spread.mean, 0.72, color=look.colour, alpha=0.85)
+        axes.barh(place, spread.mean, 0.72, color=colour, alpha=0.85)
         if std:
             axes.errorbar(spread.mean, place, xerr=std, ecolor="#1F2328", capsize=2, linewidth=1)
         axes.text(min(spread.mean + std, 112) + 3, place, f"{spread.mean:.0f}", va="center",
@@ -89,13 +109,18 @@ def _draw_shades(path: Path, columns: Mapping[str, Sequence[Spread]], names: Seq
 
 
 def _title(figure: Figure) -> None:
-    figure.suptitle("IoU on val, %; the darker the better", x=0.01, ha="left", fontsize=10)
+    figure.suptitle("IoU, %; the darker the better", x=0.01, ha="left", fontsize=10)
 
 
 def _shades() -> Colormap:
     from matplotlib import colormaps
 
     return colormaps["Blues"]
+
+
+def _luminance(colour: tuple[float, float, float, float]) -> float:
+    red, green, blue = (((part + 0.055) / 1.055) ** 2.4 for part in colour[:3])
+    return float(0.2126 * red + 0.7152 * green + 0.0722 * blue)
 
 
 def _draw_block(
@@ -110,11 +135,11 @@ def _draw_block(
     for column, spreads in enumerate(columns.values()):
         for row, spread in enumerate(spreads):
             values[row, column] = spread.mean
-            light = spread.n > 0 and spread.mean > _DARK
-            text = f"{spread.mean:.0f}" if spread.n else "–"
+            light = spread.n > 0 and _luminance(colours(spread.mean / _SCALE)) < _DARK
+            text = f"{spread.mean:.0f}" if spread.n else ABSENT
             axes.text(column, row, text, ha="center", va="center", fontsize=8,
                       color="white" if light else "#1F2328")  # fmt: skip
-    axes.imshow(values, cmap=colours, vmin=0, vmax=110, aspect="auto")
+    axes.imshow(values, cmap=colours, vmin=0, vmax=_SCALE, aspect="auto")
     axes.set_yticks(range(len(names)), names)
     axes.set_xticks(
         range(len(columns)), list(columns), rotation=40, ha="left", rotation_mode="anchor"

@@ -14,6 +14,9 @@ from zspl.io.layout import Layout
 from zspl.report.formats import ABSENT, Table
 from zspl.settings import Settings
 
+_MINUTES_FROM = 100
+"""Seconds above which minutes say enough."""
+
 _KEYS = ("steps", "seconds", "peak_memory_mib")
 
 
@@ -110,7 +113,7 @@ def duration(seconds: float) -> str:
         >>> duration(64.4), duration(5430), duration(200000)
         ('64 s', '1 h 30 min', '55 h 33 min')
     """
-    if seconds < 100:
+    if seconds < _MINUTES_FROM:
         return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -10,8 +10,11 @@ import numpy as np
 from zspl.evaluation.results import Results
 from zspl.report.charts import Beside, Bins, Line, draw_beside, draw_lines, draw_reliability
 from zspl.report.class_charts import draw_classes
+from zspl.report.details import label_spreads
+from zspl.report.label_tables import subset_of
+from zspl.report.looks import Look, looks
 from zspl.report.published import Pair
-from zspl.report.roles import OURS, methods_of, series_name, shown_rows, smallest_split
+from zspl.report.roles import OURS, ROOM, method_of, series_name, shown_rows, smallest_split
 from zspl.report.tables import Spread, heading, over_seeds
 from zspl.settings import Settings
 
@@ -40,9 +43,8 @@ def lines_figure(
     like: dict[str, str] = {}
     for pair in found:
         series = series_name(results, pair.row, pair.model)
-        name = (
-            f"{pair.method}, published ({pair.backbone.partition(',')[0] or 'network not named'})"
-        )
+        network = pair.backbone.partition(",")[0] or "network not named"
+        name = f"published: {pair.method}, {network}"
         point = (results.labeled_images[pair.split], pair.published, float("nan"))
         theirs.setdefault(name, []).append(point)
         like.setdefault(name, series)
@@ -50,15 +52,21 @@ def lines_figure(
     if not any(not np.isnan(mean) for line in lines for _, mean, _ in line.points):
         return None
     path = folder / "miou_vs_labels"
-    draw_lines(path, lines, ylabel="mIoU on val, %")
+    draw_lines(path, lines, ylabel="mIoU on val, %", known=_looks(settings, list(ours)))
     bars = "Bars: ± one standard deviation over seeds. " if len(settings.cells.seeds) > 1 else ""
-    dashes = "Dashed with hollow markers: published, one run each. " if theirs else ""
+    dashes = "Dashed with hollow markers: published, as printed. " if theirs else ""
     return Figure(
         path=path,
-        caption=f"mIoU against the number of labeled images, {checkpoint} checkpoint. {bars}{dashes}"
+        caption=f"mIoU against the number of labeled images, {checkpoint} checkpoint. "
+        f"{bars}{dashes}"
         "Points of one number of labels stand a little apart so that none hides another.",
         alt="Line chart of mIoU in percent against labeled images. " + _points_said(lines),
     )
+
+
+def _looks(settings: Settings, series: Sequence[str]) -> dict[str, Look]:
+    """Return the looks of lines and bars; those that figures choose first differ in colour."""
+    return looks([*dict.fromkeys((*shown_rows(settings, series), *series))])
 
 
 def line_points(results: Results, checkpoint: str) -> dict[str, list[tuple[int, float, float]]]:
@@ -105,37 +113,27 @@ def classes_figure(
 ) -> Figure | None:  # fmt: skip
     """Draw the classes' IoU at the smallest split, methods side by side."""
     split = smallest_split(settings, results)
-    shown = _shown_series(settings, results, list(spreads))
+    shown = shown_rows(settings, list(spreads))
     if not shown:
         return None
-    ours = _shown_ours(settings, results, shown)
+    ours = _shown_ours(settings, shown)
     path = folder / "classes"
-    draw_classes(path, {name: spreads[name] for name in shown}, names, sort=ours)
+    known = _looks(settings, list(line_points(results, settings.tabulate.checkpoint)))
+    draw_classes(path, {n: spreads[n] for n in shown}, names, sort=ours, colours=known)
     left_out = len(spreads) - len(shown)
     rest = f" {left_out} other methods stand in classes.csv." if left_out else ""
     return Figure(
         path=path,
-        caption=f"IoU of each class with {heading(split, results)}, mean over seeds; the classes "
-        f"are ordered by {ours}.{rest}",
+        caption=f"IoU of each class on val with {results.labeled_images[split]} labeled images "
+        f"({split}), mean over seeds; the classes are ordered by {ours}.{rest}",
         alt=f"IoU of {len(names)} classes, one column each for {', '.join(shown)}. "
         + _extremes(ours, spreads[ours], names),
     )
 
 
-def _shown_series(settings: Settings, results: Results, series: Sequence[str]) -> list[str]:
-    if results.cells["model"].nunique() > 1:
-        return list(series)[:6]
-    return shown_rows(settings, series)
-
-
-def _shown_ours(settings: Settings, results: Results, shown: Sequence[str]) -> str:
+def _shown_ours(settings: Settings, shown: Sequence[str]) -> str:
     """Return the recommended method where it is shown, else the last column."""
-    plugins = {
-        series_name(results, row, str(model)): plugin
-        for row, plugin in methods_of(settings).items()
-        for model in results.cells["model"].unique()
-    }
-    return next((name for name in shown if plugins.get(name) == OURS), shown[-1])
+    return next((name for name in shown if method_of(settings, name) == OURS), shown[-1])
 
 
 def _extremes(name: str, spreads: Sequence[Spread], names: Sequence[str]) -> str:
@@ -149,18 +147,20 @@ def _extremes(name: str, spreads: Sequence[Spread], names: Sequence[str]) -> str
 
 
 def label_classes_figure(
-    spreads: Mapping[str, Sequence[Spread]], names: Sequence[str], folder: Path
+    settings: Settings, results: Results, names: Sequence[str], folder: Path
 ) -> Figure | None:
     """Draw the classes' IoU of every variant of pseudo labels."""
-    if not spreads:
+    shown = dict(list(label_spreads(results, names).items())[:ROOM])
+    if not shown:
         return None
-    shown = dict(list(spreads.items())[:6])
-    sort = list(shown)[-1]
+    sort = next((name for name in settings.cells.labels if name in shown), list(shown)[-1])
+    where = {subset_of(results.label_scores[name]) for name in shown}
+    images = "val images" if where == {"val"} else "the labeled images that calibrated them"
     path = folder / "label_classes"
-    draw_classes(path, shown, names, sort=sort)
+    draw_classes(path, shown, names, sort=sort, colours={})
     return Figure(
         path=path,
-        caption=f"IoU of each class of the pseudo labels; ordered by {sort}.",
+        caption=f"IoU of each class of the pseudo labels on {images}; ordered by {sort}.",
         alt=f"IoU of {len(names)} classes, one column each for {', '.join(shown)}. "
         + _extremes(sort, shown[sort], names),
     )

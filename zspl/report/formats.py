@@ -22,7 +22,7 @@ _TEX = {
     ">": r"\textgreater{}", "…": r"\ldots{}",
 }  # fmt: skip
 _TEX_SPECIAL = re.compile("|".join(map(re.escape, _TEX)))
-_NUMBER = re.compile(r"[+-]?\d[\d.,]*( ±.*| \(.*| %)?$")
+_NUMBER = re.compile(r"[+-]?\d")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +130,7 @@ def html(table: Table, *, level: int = 3) -> str:
 
 def _right(index: int, rows: list[list[str]], headings: int) -> str:
     """Return the attribute of a column that holds numbers, nothing for one that holds words."""
-    shown = [row[index] for row in rows if row[index] != ABSENT]
+    shown = [row[index] for row in rows if row[index] not in ("", ABSENT)]
     return " class='n'" if index >= headings and all(map(_NUMBER.match, shown)) else ""
 
 

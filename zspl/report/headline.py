@@ -1,7 +1,7 @@
 """The result in plain words, and what may not be concluded from it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from zspl.evaluation.results import Results
@@ -16,10 +16,11 @@ _RARE = 0.05
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Headline:
-    """Sentences: what was found, and what must not be read into it."""
+    """Sentences: what was found, what must not be read into it, and the names of ours in both."""
 
     found: tuple[str, ...]
     caution: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,23 @@ def headline(settings: Settings, results: Results, found: Sequence[Pair]) -> Hea
         places = _places(settings, results, split)
         labels = results.labeled_images[split]
         if not places:
-            sentences.append(f"With {labels} labeled images ({split}): no training has a score.")
+            sentences.append(f"With {labels} labeled images no training has a score.")
             continue
         sentences.append(_winner(settings, places, labels))
         if len(places) > 1:
             unclear.append(_doubt(places[0], places[1], labels))
+    if results.cells[settings.tabulate.checkpoint].isna().all():
+        sentences = ["No training has a score yet."]
     return Headline(
         found=(*sentences, *_beside(found)),
         caution=(*_order(unclear), *_limits(settings, results, found)),
+        names=tuple(dict.fromkeys(_names(results))),
     )
+
+
+def _names(results: Results) -> Iterator[str]:
+    for row, model in zip(results.cells["row"], results.cells["model"], strict=True):
+        yield series_name(results, str(row), str(model))
 
 
 def _places(settings: Settings, results: Results, split: str) -> list[_Place]:
@@ -140,11 +149,12 @@ def _beside(found: Sequence[Pair]) -> list[str]:
 def _limits(settings: Settings, results: Results, found: Sequence[Pair]) -> list[str]:
     """Return what limits every number of the page."""
     limits = []
+    if results.cells[settings.tabulate.checkpoint].isna().all():
+        return ["There is nothing of ours to compare."]
     if results.missing:
-        trainings = sum(1 for name in results.missing if not name.startswith("pseudo labels"))
         limits.append(
-            f"{len(results.missing)} scores are missing ({trainings} trainings), so a mean may be "
-            "over fewer seeds than the one it is compared with."
+            f"{len(results.missing)} scores are missing, so a mean may be over fewer seeds than "
+            "the one it is compared with."
         )
     if settings.tabulate.checkpoint == "best" and settings.train.selection == "val":
         limits.append("The checkpoints were chosen on val, so every number is optimistic.")

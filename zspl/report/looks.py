@@ -1,4 +1,4 @@
-"""How figures look: colours, markers and hatches that are told apart with and without colour."""
+"""How figures look: colours, markers and strokes that are told apart with and without colour."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from zspl.io import atomic
 
@@ -18,7 +19,6 @@ _COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442",
 )  # fmt: skip
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*")
-_HATCHES = ("", "///", "...", "xxx", "\\\\\\", "---", "++", "ooo", "|||", "OO", "**")
 _DPI = 130
 
 _STYLE: dict[Any, Any] = {
@@ -44,11 +44,11 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Colour, marker and hatch of one name, the same in every figure of a page."""
+    """Colour, marker and stroke of one name, the same in every figure of a page."""
 
     colour: str
     marker: str
-    hatch: str
+    stroke: str
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
@@ -57,7 +57,7 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
         name: Look(
             _COLOURS[index % len(_COLOURS)],
             _MARKERS[index % len(_MARKERS)],
-            _HATCHES[index % len(_HATCHES)],
+            "-" if index < len(_COLOURS) else "-.",
         )
         for index, name in enumerate(names)
     }
@@ -79,3 +79,9 @@ def _save(figure: Figure, path: Path, kind: str, metadata: dict[str, str | None]
     content = BytesIO()
     figure.savefig(content, format=kind, dpi=_DPI, metadata=metadata)
     atomic.write_bytes(path.with_suffix(f".{kind}"), content.getvalue())
+
+
+def inches(path: Path) -> float:
+    """Return the width of a drawn figure, in inches; `path` is without suffix."""
+    with Image.open(path.with_suffix(".png")) as drawn:
+        return drawn.width / _DPI

@@ -1,6 +1,7 @@
 """The page: headline, figures, tables and how to reproduce them, in one file that can be mailed."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
@@ -12,6 +13,7 @@ from zspl.evaluation.webpage import document, picture
 from zspl.report.figures import Figure
 from zspl.report.formats import Table, html
 from zspl.report.headline import Headline
+from zspl.report.looks import inches
 
 _STYLE = """
 nav { margin: 1rem 0; } nav a { margin-right: 1rem; white-space: nowrap; }
@@ -26,14 +28,17 @@ th, td { vertical-align: baseline; } tbody th { font-weight: 600; border-bottom:
   var(--line); } thead th { vertical-align: bottom; } .n { text-align: right; }
 tbody tr:hover { background: var(--raised); }
 figure { margin: 1rem 0 1.6rem; }
-figure .scroll { background: #fff; border: 1px solid var(--line); border-radius: 4px; }
-figure img { display: block; max-width: none; width: 100%; min-width: 38rem; margin: 0 auto; }
+figure .scroll { background: #fff; border: 1px solid var(--line); border-radius: 4px;
+  width: fit-content; }
+figure img { display: block; max-width: 100%; width: var(--w); min-width: min(var(--w), 38rem);
+  margin: 0; }
 figcaption { max-width: 46rem; }
 ul { padding-left: 1.2rem; } li { margin: .3rem 0; max-width: 52rem; }
-.verdicts li { margin: .15rem 0; }
+li b { white-space: nowrap; }
 pre { overflow-x: auto; background: var(--raised); padding: .7rem; overflow-wrap: normal;
   font-size: .85em; }
-details { margin: .8rem 0; } summary { cursor: pointer; color: var(--accent); }
+details { margin: .8rem 0; } summary { cursor: pointer; }
+details:not(.missing) > summary { color: var(--accent); }
 dt { font-weight: 600; margin-top: .5rem; } dd { margin: 0 0 0 1rem; max-width: 50rem; }
 @media print { body { max-width: none; margin: 0; font-size: 10pt; } nav { display: none; }
   figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
@@ -42,6 +47,7 @@ dt { font-weight: 600; margin-top: .5rem; } dd { margin: 0 0 0 1rem; max-width: 
 """
 
 _JPEG = 88
+_LONG_WARNING = 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,10 +87,10 @@ def page(
         f"<header><h1>{escape(title)}</h1>\n<p>{escape(subtitle)}</p></header>",
         f"<nav aria-label='Parts of the report'>{links}</nav>\n<main>",
         "<section id='headline'><h2>In words</h2>",
-        bullets(words.found),
+        bullets(words.found, names=words.names),
         "<h3>What may not be concluded</h3>",
-        bullets(words.caution),
-        *(f"<p class='missing'>{escape(line)}</p>" for line in missing),
+        bullets(words.caution, names=words.names),
+        *(_warning(line) for line in missing),
         "</section>",
         *(
             f"<section id='{s.name}'><h2>{escape(s.title)}</h2>\n{body}</section>"
@@ -95,10 +101,23 @@ def page(
     return document(title, "\n".join(parts), style=_STYLE)
 
 
-def bullets(lines: Sequence[str], *, kind: str = "") -> str:
-    """Return lines as an HTML list."""
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<ul{f' class={kind!r}' if kind else ''}>{items}</ul>"
+def _warning(line: str) -> str:
+    """Return a warning; the names in a long one are behind a click."""
+    if len(line) <= _LONG_WARNING:
+        return f"<p class='missing'>{escape(line)}</p>"
+    said, _, names = line.partition(": ")
+    summary = f"<summary>{escape(said)} (names)</summary>"
+    return f"<details class='missing'>{summary}{escape(names)}</details>"
+
+
+def bullets(lines: Sequence[str], *, names: Collection[str]) -> str:
+    """Return lines as an HTML list; the names in them stand out and are not broken."""
+    longest_first = sorted(map(escape, names), key=len, reverse=True)
+    known = re.compile(
+        "|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in longest_first) or "(?!)"
+    )
+    items = (known.sub(r"<b>\g<0></b>", escape(line)) for line in lines)
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
 
 
 def _body(section: Section) -> str:
@@ -122,7 +141,11 @@ def _folded(table: Table) -> str:
 def _figure(figure: Figure) -> str:
     caption = escape(figure.caption)
     files = f"{figure.path.name}.png, .svg"
-    box = f"<div class='scroll' role='region' tabindex='0' aria-label='{escape(figure.path.name)}'>"
+    name = escape(figure.path.name)
+    box = (
+        f"<div class='scroll' role='region' tabindex='0' aria-label='{name}' "
+        f"style='--w: {inches(figure.path):.2f}in'>"
+    )
     return (
         f"<figure id='figure-{figure.path.name}'>{box}{_image(figure)}</div>"
         f"<figcaption class='note'>{caption} ({files})</figcaption></figure>"
@@ -146,8 +169,8 @@ counted over all val pixels together, in percent; void pixels are left out.</dd>
 <dt>± and n</dt><dd>Sample standard deviation over the seeds, and how many seeds there are. A seed
 decides the first weights, the order of images and every augmentation.</dd>
 <dt>val</dt><dd>Images that no training and no calibration has seen.</dd>
-<dt>coverage, foreground</dt><dd>Share of pixels that a pseudo label gives a class, and a class other
-than background.</dd>
+<dt>coverage, foreground</dt><dd>Share of pixels that a pseudo label gives a class, and a class
+other than background.</dd>
 <dt>ECE</dt><dd>Expected calibration error: how far confidence and the share of right pixels are
 apart, on average over pixels, in points.</dd>
 $more</dl>""")

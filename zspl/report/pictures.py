@@ -14,6 +14,7 @@ from PIL import Image
 from zspl.io.images import Pixels
 from zspl.metrics import ConfusionMatrix
 from zspl.records import IGNORE_INDEX
+from zspl.report.class_charts import broken
 from zspl.report.looks import drawing
 from zspl.viz import class_colour, outlined
 
@@ -21,6 +22,7 @@ _SIDE = 260
 """Longest side of a picture in a grid, in pixels; more would only make the page heavy."""
 
 _CELL = 1.3
+_TALLEST = 1.3
 _NAMED = 0.015
 """Share of an image above which a region of a class bears the class's number."""
 
@@ -64,19 +66,19 @@ def draw_grid(
     for row in rows:
         if len(row.maps) != len(titles):
             raise ValueError(f"expected {len(titles)} maps in each row, got {len(row.maps)}")
-    shape = max(row.image.height / row.image.width for row in rows)
+    shapes = [min(row.image.height / row.image.width, _TALLEST) for row in rows]
     columns = 2 + len(titles)
-    height = len(rows) * (_CELL * min(shape, 1.3) + 0.28)
+    height = sum(0.92 * _CELL * shape + 0.22 for shape in shapes)
     legend = _legend(rows, class_names)
     lines = -(-len(legend) // max(1, columns - 1))
-    with drawing(columns * _CELL + 0.3, height + 0.5 + 0.24 * lines, path) as figure:
-        grid = figure.subplots(len(rows), columns, squeeze=False)
+    with drawing(columns * _CELL + 0.3, height + 0.45 + 0.22 * lines, path) as figure:
+        grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=shapes)
         for axes in grid.flat:
             axes.set_axis_off()
         for line, row in zip(grid, rows, strict=True):
             _draw_row(line, row, num_classes=len(class_names))
         for axes, title in zip(grid[0], ("image", "truth", *titles), strict=True):
-            axes.set_title(title, fontsize=9)
+            axes.set_title(broken(title), fontsize=9)
         _draw_legend(figure, legend, columns=max(1, columns - 1))
 
 

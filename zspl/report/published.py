@@ -108,7 +108,7 @@ def _differs(settings: Settings, network: Model, published: str) -> str:
         parts.append(f"network: {name}, ours {network_name(network)}")
     if crop and int(crop.group(1)) != settings.train.crop_size:
         parts.append(f"crop: {crop.group(1)}, ours {settings.train.crop_size}")
-    return "; ".join(parts) or "nothing that is recorded here"
+    return "; ".join(parts) or "the same network; no other difference is recorded here"
 
 
 def differences_table(found: Sequence[Pair], results: Results) -> Table | None:
@@ -122,7 +122,7 @@ def differences_table(found: Sequence[Pair], results: Results) -> Table | None:
         names = {"method": pair.row, "model": pair.model}
         where = {"published as": pair.method, "what differs": pair.differs, "source": pair.source}
         display.append(
-            {**names, "labels": heading(pair.split, results), "ours": str(pair.ours)}
+            {**names, "labels": str(results.labeled_images[pair.split]), "ours": str(pair.ours)}
             | {
                 "published": f"{pair.published:.2f}",
                 "ours - published": f"{difference:+.2f}" if pair.ours.n else ABSENT,
@@ -130,9 +130,14 @@ def differences_table(found: Sequence[Pair], results: Results) -> Table | None:
             | where
         )
         numbers.append(
-            {**names, "split": pair.split, **pair.ours.columns("ours")}
-            | {"published": pair.published, "difference": difference}
-            | where
+            {
+                **names,
+                "split": pair.split,
+                **pair.ours.columns("ours"),
+                "published": pair.published,
+                "difference": difference,
+                **where,
+            }
         )
     return Table(
         name="differences",
@@ -141,7 +146,7 @@ def differences_table(found: Sequence[Pair], results: Results) -> Table | None:
         numbers=pd.DataFrame(numbers),
         notes=(
             "Ours: mean ± std (seeds). Published: as printed by the source, in general one run "
-            "and the best epoch on val; its schedule and augmentation may differ, too.",
+            "and the best epoch on val; schedule, augmentation and seeds may differ, too.",
         ),
         headings=3,
     )

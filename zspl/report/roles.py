@@ -11,7 +11,7 @@ from zspl.settings import LabelVariant, Settings
 BASELINE = "supervised"
 OURS = "recommended"
 _FIRST = (BASELINE, "unimatch", "paper", OURS)
-_ROOM = 6
+ROOM = 6
 """Methods that stand side by side in a figure with one column for each."""
 
 
@@ -20,11 +20,16 @@ def methods_of(settings: Settings) -> dict[str, str]:
     return {cell.name: cell.method for cell in configured_cells(settings)}
 
 
+def method_of(settings: Settings, series: str) -> str:
+    """Return the plugin of a row, or of what `series_name` returned."""
+    return methods_of(settings)[series.partition(", ")[0]]
+
+
 def shown_rows(settings: Settings, rows: Sequence[str]) -> list[str]:
-    """Return at most six of the rows, in their order: the paper's comparison before the others."""
-    plugins = methods_of(settings)
-    wanted = sorted(rows, key=lambda row: (plugins[row] not in _FIRST, list(rows).index(row)))
-    kept = set(wanted[:_ROOM])
+    """Return at most six of rows or series, in their order; the paper's comparison goes first."""
+    order = list(rows)
+    wanted = sorted(order, key=lambda r: (method_of(settings, r) not in _FIRST, order.index(r)))
+    kept = set(wanted[:ROOM])
     return [row for row in rows if row in kept]
 
 

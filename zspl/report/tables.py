@@ -121,6 +121,7 @@ def backbones_table(results: Results, *, checkpoint: str, selection: str) -> Tab
             f"mIoU % on val, {chosen(checkpoint, selection)}, {MEANS}",
             *seen_notes(results),
         ),
+        headings=2,
     )
 
 
@@ -141,6 +142,7 @@ def checkpoints_table(results: Results, *, selection: str) -> Table:
         display=pd.DataFrame(display),
         numbers=pd.DataFrame(numbers),
         notes=(f"best: {_CHOSEN[selection]}. Mean ± std (seeds).", *seen_notes(results)),
+        headings=3,
     )
 
 
@@ -165,4 +167,5 @@ def cells_table(results: Results, *, selection: str) -> Table:
         display=display,
         numbers=results.cells.rename(columns={"row": "method"}),
         notes=(f"best: {_CHOSEN[selection]}.", *seen_notes(results)),
+        headings=4,
     )
