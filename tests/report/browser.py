@@ -55,3 +55,24 @@ def faults(browser):
     """Return what FAULTS finds, and every line of the console."""
     lines = [entry["message"] for entry in browser.get_log("browser")]
     return {**browser.execute_script(FAULTS), "console": lines}
+
+
+CONTRAST = """
+const light = c => {
+  const [r, g, b] = c.match(/[\\d.]+/g).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const paper = light(getComputedStyle(document.body).backgroundColor);
+const kinds = 'h1, h2, h3, p, li, th, td, a, summary, dt, dd, .note';
+const texts = [...document.querySelectorAll(kinds)];
+return Math.min(...texts.map(e => {
+  const ink = light(getComputedStyle(e).color);
+  return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+}));
+"""
+
+
+def contrast(browser):
+    """Return the least contrast of text and page (WCAG 2); 4.5 is enough for small text."""
+    return browser.execute_script(CONTRAST)

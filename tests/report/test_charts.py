@@ -1,54 +1,74 @@
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from zspl.evaluation.charts import draw_lines, draw_reliability
-from zspl.viz import GridRow, grid, overlay
+from zspl.report.charts import Beside, Line, draw_beside, draw_lines, draw_reliability
+from zspl.report.class_charts import FEW, draw_classes
+from zspl.report.looks import inches, looks
+from zspl.report.pictures import Row, draw_grid, image_score
+from zspl.report.tables import over_seeds
+
+NAN = float("nan")
 
 
-def test_overlay_leaves_background_alone_and_paints_classes_in_voc_colours():
-    image = Image.new("RGB", (3, 1), (100, 100, 100))
-    painted = np.asarray(overlay(image, np.array([[0, 1, 255]], np.uint8), opacity=0.5))
-    assert painted[0, 0].tolist() == [100, 100, 100]
-    assert painted[0, 1].tolist() == [114, 50, 50]
-    assert painted[0, 2].tolist() == [168, 168, 168]
-
-
-def test_overlay_refuses_a_label_map_of_another_size():
-    with pytest.raises(ValueError, match=r"expected a label map of \(3, 1\), got \(2, 1\)"):
-        overlay(Image.new("RGB", (3, 1)), np.zeros((1, 2), np.uint8))
-
-
-def test_grid_has_a_place_per_photo_and_map_and_keeps_aspect_ratios():
-    image = Image.new("RGB", (40, 20), (9, 9, 9))
-    maps = (np.ones((20, 40), np.uint8), None)
-    sheet = grid(
-        ("truth", "labels"),
-        [GridRow(image=image, maps=maps)] * 2,
-        class_names=("background", "cat"),
-        cell=(80, 60),
+def draw_everything(folder):
+    lines = [
+        Line("a", [(20, 50.0, 1.0), (40, NAN, NAN)]),
+        Line("b", []),
+        Line("published: a", [(20, 60.0, NAN)], published=True, like="a"),
+    ]
+    draw_lines(folder / "lines", lines, ylabel="mIoU %", known=looks(["a", "b"]))
+    panels = {"a": {"before": [(0.5, 0.4, 0.3), (0.9, 0.8, 0.7)], "after": []}, "b": {}}
+    draw_reliability(folder / "reliability", panels)
+    draw_beside(
+        folder / "beside", {"x": [Beside("a", 50.0, 2.0, 60.0), Beside("b", NAN, NAN, 70.0)]}
     )
-    assert sheet.width == 8 + 3 * 88
-    # 80x60 places hold the 2:1 photo as 80x40; below it stays white.
-    assert sheet.getpixel((10, 8 + 18 + 2)) == (9, 9, 9)
-    assert sheet.getpixel((10, 8 + 18 + 45)) == (255, 255, 255)
+    for count in (3, FEW + 1):
+        columns = {"a": [over_seeds([40, 50])] * count, "b": [over_seeds([NAN])] * count}
+        names = [f"class {n}" for n in range(count)]
+        draw_classes(folder / f"classes{count}", columns, names, sort="b", colours=looks(["a"]))
+    truth = np.zeros((20, 40), np.uint8)
+    truth[5:, 10:], truth[0] = 1, 255
+    row = Row(image_id="i", image=Image.new("RGB", (40, 20)), truth=truth, maps=(truth, None))
+    draw_grid(folder / "grid", ("m", "a_long-name"), [row], class_names=("background", "cat"))
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_grid_refuses_a_row_with_too_few_maps():
-    row = GridRow(image=Image.new("RGB", (4, 4)), maps=())
+def test_every_figure_is_the_same_png_and_svg_each_time_and_takes_gaps(tmp_path):
+    first, second = tmp_path / "1", tmp_path / "2"
+    first.mkdir()
+    second.mkdir()
+    drawn = draw_everything(first)
+    assert len(drawn) == 2 * 6
+    assert drawn == draw_everything(second)
+    for name, content in drawn.items():
+        if name.endswith(".svg"):
+            assert b"<dc:date>" not in content, name
+
+
+def test_a_figure_knows_its_width(tmp_path):
+    draw_lines(tmp_path / "x", [Line("a", [(1, 1.0, NAN)])], ylabel="y", known=looks(["a"]))
+    assert inches(tmp_path / "x") == pytest.approx(8.4, abs=0.01)
+
+
+def test_names_differ_in_colour_or_in_marker_and_stroke():
+    found = looks([str(n) for n in range(20)])
+    assert len({(look.colour, look.marker) for look in found.values()}) == 20
+    assert len({look.colour for look in list(found.values())[:8]}) == 8
+
+
+def test_a_grid_refuses_a_row_with_too_few_maps(tmp_path):
+    row = Row(
+        image_id="i", image=Image.new("RGB", (4, 4)), truth=np.zeros((4, 4), np.uint8), maps=()
+    )
     with pytest.raises(ValueError, match="expected 1 maps in each row, got 0"):
-        grid(("truth",), [row], class_names=("background",))
+        draw_grid(tmp_path / "x", ("a",), [row], class_names=("background",))
 
 
-def test_charts_are_the_same_bytes_each_time_and_take_gaps(tmp_path):
-    lines = {"a": [(20, 50.0, 1.0), (40, float("nan"), float("nan"))], "b": []}
-    for name in ("1", "2"):
-        draw_lines(tmp_path / f"{name}.png", lines, ylabel="mIoU %")
-        panels = {"a": {"before": [(0.5, 0.4, 0.3), (0.9, 0.8, 0.7)], "after": []}, "b": {}}
-        draw_reliability(tmp_path / f"r{name}.png", panels)
-    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
-    assert (tmp_path / "r1.png").read_bytes() == (tmp_path / "r2.png").read_bytes()
-    with Image.open(tmp_path / "r1.png") as chart:
-        assert chart.width > 500
-    with Image.open(tmp_path / "1.png") as chart:
-        assert chart.width > 500
+def test_the_score_below_a_map_counts_silence_as_a_miss_and_leaves_void_out():
+    truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
+    claim = np.array([[0, 0, 1, 255, 0]], np.uint8)
+    assert image_score(claim, truth, num_classes=3) == pytest.approx(100 * (1 + 1 / 2) / 2)
+    assert math.isclose(image_score(truth, truth, num_classes=3), 100)

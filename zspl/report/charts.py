@@ -53,7 +53,7 @@ def draw_lines(
             _draw_line(axes, line, known[line.name], shift=shift)
         for line in lines:
             if line.published:
-                _draw_line(axes, line, known[line.like], shift=0)
+                _draw_line(axes, line, known[line.like], shift=0.0)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks(ticks, [str(tick) for tick in ticks])

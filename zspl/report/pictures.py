@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -76,7 +77,7 @@ def draw_grid(
         for axes in grid.flat:
             axes.set_axis_off()
         for line, row in zip(grid, rows, strict=True):
-            _draw_row(line, row, num_classes=len(class_names))
+            _draw_row(list(line), row, num_classes=len(class_names))
         for axes, title in zip(grid[0], ("image", "truth", *titles), strict=True):
             axes.set_title(broken(title), fontsize=9)
         _draw_legend(figure, legend, columns=max(1, columns - 1))
@@ -116,7 +117,7 @@ def _draw_map(axes: Axes, image: Image.Image, label: Pixels) -> None:
                       path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
 
 
-def _inside(place: Pixels) -> tuple[int, int]:
+def _inside(place: npt.NDArray[np.bool_]) -> tuple[int, int]:
     """Return row and column of a pixel amid the places that are True: never outside them."""
     rows = np.flatnonzero(place.any(axis=1))
     weights = place.sum(axis=1)[rows].cumsum()
