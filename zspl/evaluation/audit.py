@@ -10,6 +10,7 @@ import torch
 
 from zspl.errors import DataError
 from zspl.evaluation.claims import ClaimMetrics, Claims
+from zspl.evaluation.confusions import dearest_confusions
 from zspl.evaluation.report import by_class, number
 from zspl.io.classes import ClassTable, load_label
 from zspl.io.images import Pixels, read_label
@@ -129,6 +130,7 @@ def audit_json(found: Audit, names: Sequence[str]) -> dict[str, Any]:
     return {
         "images": found.images,
         **claims_json(found.claims, names),
+        "confusions": dearest_confusions(found.claims.confusion, names),
     } | found.calibration.as_json()
 
 

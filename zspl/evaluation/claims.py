@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from zspl.records import IGNORE_INDEX
@@ -25,9 +25,11 @@ class ClaimMetrics:
     `miou_absent_zero` average `iou` as `SegmentationMetrics` does; `miou_claimed` leaves the
     unclaimed pixels out of the question; `pixel_accuracy` is over all pixels with a truth.
     `coverage` and `foreground` are the shares of all pixels that claim a class, and a class
-    other than background (0).
+    other than background (0). `confusion[t, c]` counts pixels of true class t that claim c; its
+    last column those that claim nothing.
     """
 
+    confusion: Int64[Tensor, "C C+1"]
     iou: Float[Tensor, " C"]
     precision: Float[Tensor, " C"]
     recall: Float[Tensor, " C"]
@@ -75,6 +77,7 @@ class Claims:
         iou = hits / (truth + found - hits)
         shares = pairs.sum(dim=0) / pairs.sum().clamp_min(1)
         return ClaimMetrics(
+            confusion=torch.cat((confusion, silent[:, None]), dim=1).long(),
             iou=iou,
             precision=hits / found,
             recall=hits / truth,

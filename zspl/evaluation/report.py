@@ -10,6 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from zspl.evaluation.confusions import dearest_confusions
 from zspl.io import atomic
 from zspl.records import SegmentationMetrics
 
@@ -46,6 +47,7 @@ def metrics_json(metrics: SegmentationMetrics, names: Sequence[str]) -> dict[str
         "iou": by_class(metrics.iou, names),
         "precision": by_class(metrics.precision, names),
         "recall": by_class(metrics.recall, names),
+        "confusions": dearest_confusions(metrics.confusion, names),
     }
 
 

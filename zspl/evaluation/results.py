@@ -26,6 +26,7 @@ class Results:
     row per pseudo-label variant, `verdicts` what calibration said of those it was made for.
     `seen` tells how the photos of cells were looked at, and of which cells: `described` -> names.
     `labeled_images` counts the labeled images of each split. `missing` names what has no score.
+    `cell_scores` and `label_scores` are the score files as they are, by training and by variant.
     """
 
     cells: pd.DataFrame
@@ -34,6 +35,8 @@ class Results:
     missing: tuple[str, ...]
     verdicts: dict[str, str] = field(default_factory=dict)
     seen: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    cell_scores: dict[Cell, dict[str, Any]] = field(default_factory=dict)
+    label_scores: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def configured_cells(settings: Settings) -> tuple[Cell, ...]:
@@ -59,30 +62,34 @@ def read_results(settings: Settings) -> Results:
     layout = Layout(settings.paths.out)
     cells, missing = [], []
     seen: dict[str, tuple[str, ...]] = {}
+    cell_scores: dict[Cell, dict[str, Any]] = {}
     for cell in configured_cells(settings):
         scores = _read(layout.cell_score(cell) / METRICS)
         if scores is None:
             missing.append(f"{cell.path}")
         else:
+            cell_scores[cell] = scores
             how = described(scores.get(SEEN, {}))
             seen[how] = (*seen.get(how, ()), f"{cell.path}")
         cells.append(_cell_row(cell, scores or {}))
-    variants, verdicts = [], {}
+    variants, label_scores = [], {}
     for name in settings.label.variants:
         scores = _read(layout.label_score(name) / METRICS)
         if scores is None:
             missing.append(f"pseudo labels {name}")
+        else:
+            label_scores[name] = scores
         variants.append({"variant": name, **variant_row(scores or {})})
-        if scores is not None and "sentence" in scores:
-            verdicts[name] = str(scores["sentence"])
     splits = {name: read_split(layout.split(name)) for name in settings.cells.splits}
     return Results(
         cells=pd.DataFrame(cells),
         variants=pd.DataFrame(variants),
         labeled_images={n: len(s.labeled) + len(s.holdout) for n, s in splits.items()},
         missing=tuple(missing),
-        verdicts=verdicts,
+        verdicts={n: str(s["sentence"]) for n, s in label_scores.items() if "sentence" in s},
         seen=seen,
+        cell_scores=cell_scores,
+        label_scores=label_scores,
     )
 
 

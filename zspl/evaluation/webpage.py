@@ -49,7 +49,7 @@ def document(title: str, body: str, *, style: str = "") -> str:
     return _DOCUMENT.substitute(title=escape(title), body=body, style=style)
 
 
-def picture(content: bytes, *, text: str, kind: Literal["png", "jpeg"] = "png") -> str:
+def picture(content: bytes, *, text: str, kind: Literal["png", "jpeg", "svg+xml"] = "png") -> str:
     """Return an image tag with the file inside; `text` speaks for it where it is not seen."""
     data = base64.b64encode(content).decode()
     return f"<img alt='{escape(text)}' src='data:image/{kind};base64,{data}'>"

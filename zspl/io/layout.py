@@ -70,6 +70,10 @@ class Layout:
         """The folder of one training."""
         return self.out / "cells" / cell.path
 
+    def cost(self, cell: Cell) -> Path:
+        """What one training cost where it ran; no DVC output, absent for what ran elsewhere."""
+        return self.out / "costs" / cell.path.with_suffix(".json")
+
     def cell_score(self, cell: Cell) -> Path:
         """The folder with the scores of one training."""
         return self.out / "scores" / "cells" / cell.path

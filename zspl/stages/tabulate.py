@@ -2,30 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from zspl.errors import SettingsError
 from zspl.evaluation import METRICS
-from zspl.evaluation.figures import draw_figures
-from zspl.evaluation.page import page
 from zspl.evaluation.plot_data import write_plot_data
 from zspl.evaluation.results import Results, read_published, read_results
-from zspl.evaluation.tables import (
-    Table,
-    backbones_table,
-    cells_table,
-    checkpoints_table,
-    methods_table,
-    over_seeds,
-    terminal,
-    write_table,
-    zero_shot_table,
-)
 from zspl.io import atomic
 from zspl.io.layout import Layout
 from zspl.io.splits import read_split
 from zspl.observer import Observer
+from zspl.report.build import write_report
+from zspl.report.tables import over_seeds
 from zspl.settings import Settings
 
 
@@ -50,27 +39,11 @@ def run(settings: Settings, observer: Observer) -> Mapping[str, float]:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
 
-    checkpoint = settings.tabulate.checkpoint
-    selection = settings.train.selection
-    tables = [methods_table(results, published, checkpoint=checkpoint, selection=selection)]
-    if len(settings.cells.models) > 1:
-        tables.append(backbones_table(results, checkpoint=checkpoint, selection=selection))
-    if settings.label.variants:
-        split = settings.label.calibration_split
-        tables.append(zero_shot_table(results, calibration_split=split))
-    tables.append(checkpoints_table(results, selection=selection))
-    tables.append(cells_table(results, selection=selection))
-    for table in tables:
-        write_table(table, work)
+    warnings = [*missing_notes(results), *budget_notes(settings, layout)]
+    write_report(settings, results, published, warnings=warnings, folder=work)
     write_plot_data(settings, work)
-    missing = [*missing_notes(results), *budget_notes(settings, layout)]
-    figures = draw_figures(settings, results, work)
-    title = f"zspl benchmark: {settings.benchmark}"
-    html = page(title, tables, figures=figures, missing=missing)
-    atomic.write_text(work / "index.html", html)
-    atomic.write_text(work / "table.txt", _for_terminal(tables, missing))
     atomic.publish(work, layout.tables)
-    return _report(layout.tables, results, observer, checkpoint=checkpoint)
+    return _report(layout.tables, results, observer, checkpoint=settings.tabulate.checkpoint)
 
 
 def missing_notes(results: Results) -> list[str]:
@@ -105,11 +78,6 @@ def budget_notes(settings: Settings, layout: Layout) -> list[str]:
 def _is_calibrated(layout: Layout, variant: str) -> bool:
     path = layout.label_score(variant) / METRICS
     return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("calibrated"))
-
-
-def _for_terminal(tables: Sequence[Table], missing: Sequence[str]) -> str:
-    blocks = [terminal(table) for table in tables if table.name != "cells"]
-    return "\n".join([*blocks, *missing]).rstrip() + "\n"
 
 
 def _report(

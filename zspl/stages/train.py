@@ -30,6 +30,7 @@ from zspl.sections import build_plugin
 from zspl.settings import Settings
 from zspl.stages._cell import card_of, check_cell, facts_of
 from zspl.training import checkpoints, inputs
+from zspl.training.cost import write_cost
 from zspl.training.rounds import STABILITY, Course, Outcome, run_rounds
 from zspl.training.selection import choose
 
@@ -68,6 +69,8 @@ def run(  # noqa: PLR0913 - a cell is named by all of these
     check_cell("train", settings, cell)
     with processes.joined():
         outcome, summary = _train(settings, cell, observer)
+        if processes.is_first():
+            write_cost(Layout(settings.paths.out).cost(cell), outcome)
     numbers = {key: float(v) for key, v in summary.items() if isinstance(v, int | float)}
     return {**numbers, "seconds": round(outcome.seconds, 1)}
 

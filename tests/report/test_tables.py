@@ -1,22 +1,18 @@
-import json
 import math
+import shutil
 import statistics
+import subprocess
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from zspl.errors import SettingsError
-from zspl.evaluation.page import page
 from zspl.evaluation.results import Results, read_published
-from zspl.evaluation.tables import (
-    backbones_table,
-    markdown,
-    methods_table,
-    over_seeds,
-    terminal,
-    write_table,
-    zero_shot_table,
-)
+from zspl.report.formats import html, latex, markdown, terminal, write_table
+from zspl.report.label_tables import zero_shot_table
+from zspl.report.published import published_table
+from zspl.report.tables import backbones_table, methods_table, over_seeds
 
 NAN = float("nan")
 
@@ -65,7 +61,7 @@ def test_one_seed_has_no_deviation_and_none_is_a_dash():
 
 
 def test_methods_table_has_a_row_per_method_and_a_column_per_split():
-    table = methods_table(results(), read_published(None), checkpoint="best", selection="val")
+    table = methods_table(results(), checkpoint="best", selection="val")
     assert table.display.to_dict("records") == [
         {
             "method": "supervised",
@@ -85,24 +81,21 @@ def test_methods_table_has_a_row_per_method_and_a_column_per_split():
 
 
 def test_the_last_checkpoint_can_be_the_main_number():
-    table = methods_table(results(), read_published(None), checkpoint="last", selection="val")
+    table = methods_table(results(), checkpoint="last", selection="val")
     assert table.display.iloc[1, 2] == "69.00 ± 0.00 (n=2)"
 
 
-def test_published_numbers_never_share_a_column_with_ours():
-    table = methods_table(
-        results(), read_published("pascal_voc"), checkpoint="best", selection="val"
-    )
-    ours = [c for c in table.display.columns if c.endswith("images)")]
-    theirs = [c for c in table.display.columns if c.startswith("published labeled")]
-    assert len(ours) == len(theirs) == 2
-    for _, row in table.display.iterrows():
-        shown = [(row[c] != "—") for c in theirs]
-        assert not (any(shown) and any(row[c] != "—" for c in ours))
+def test_the_literature_stands_in_a_table_of_its_own_by_split_and_source():
+    table = published_table(read_published("pascal_voc"), results())
     paper = table.display[table.display["published by"] == "Zero-shot paper, VOC table"]
     enhanced = paper[paper["method"] == "Zero-shot paper (enhanced)"].iloc[0]
-    assert enhanced["published labeled_92"] == "65.30"
+    assert enhanced["labeled_92 (92 images)"] == "65.30"
     assert table.display.columns[-1] == "published by"
+    assert {c for c in table.numbers if c.startswith("published labeled")} == {
+        "published labeled_92",
+        "published labeled_183",
+    }
+    assert published_table(read_published(None), results()) is None
 
 
 @pytest.mark.parametrize(
@@ -152,33 +145,70 @@ def test_zero_shot_table_shows_what_was_expected_beside_what_was_measured():
 
 
 def test_a_table_is_written_three_times_with_its_notes(tmp_path):
-    table = methods_table(results(), read_published(None), checkpoint="best", selection="val")
+    table = methods_table(results(), checkpoint="best", selection="val")
     paths = write_table(table, tmp_path)
-    assert [p.name for p in paths] == ["methods.csv", "methods.md", "methods.html"]
+    assert [p.name for p in paths] == ["methods.csv", "methods.md", "methods.tex"]
     assert "62.00 ± 2.83 (n=2)" in (tmp_path / "methods.md").read_text()
-    assert "mean ± std" in (tmp_path / "methods.html").read_text()
+    assert "mean $\\pm$ std" in (tmp_path / "methods.tex").read_text()
     back = pd.read_csv(tmp_path / "methods.csv")
     assert back.loc[1, "labeled_92 mean"] == 70.0
 
 
+def test_latex_escapes_what_it_would_take_for_commands_and_aligns_numbers_right():
+    text = latex(methods_table(results(), checkpoint="best", selection="val"))
+    assert "{@{}llrr@{}}" in text
+    assert r"enhanced-sam\_gem & small & 70.00 $\pm$ 0.00 (n=2) & -- \\" in text
+    assert r"mIoU \%" in text
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+    without = text.replace(r"\_", "").replace(r"\%", "").replace(r"\&", "")
+    assert "_" not in without
+    assert all(line.startswith("%") for line in without.splitlines() if "%" in line)
+
+
+def test_a_long_latex_table_may_break_across_pages(tmp_path):
+    table = methods_table(results(), checkpoint="best", selection="val")
+    many = pd.concat([table.display] * 25)
+    text = latex(replace(table, display=many))
+    assert text.count(r"\begin{longtable}") == text.count(r"\end{longtable}") == 1
+    assert r"\endfirsthead" in text
+    assert r"\begin{table}" not in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(tmp_path):
+    table = methods_table(results(), checkpoint="best", selection="val")
+    many = replace(table, display=pd.concat([table.display] * 25))
+    (tmp_path / "all.tex").write_text(
+        r"\documentclass{article}\usepackage[utf8]{inputenc}\usepackage{booktabs,longtable}"
+        r"\begin{document}" + latex(table) + latex(many) + r"\end{document}"
+    )
+    command = ["pdflatex", "-halt-on-error", "-interaction=batchmode", "all.tex"]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+
+
+def test_html_names_rows_and_columns_for_those_who_do_not_see_them():
+    text = html(methods_table(results(), checkpoint="best", selection="val"))
+    assert "<caption>Methods x splits, mIoU %</caption>" in text
+    assert text.count("scope='col'") == 4
+    assert text.count("scope='row'") == 2 * 2
+    assert "<td class='n'>62.00 ± 2.83 (n=2)</td>" in text
+    assert "tabindex='0'" in text
+
+
+def test_html_escapes_what_a_stranger_wrote():
+    table = methods_table(results(), checkpoint="best", selection="val")
+    bad = table.display.replace("small", "<script>alert(1)</script>")
+    text = html(replace(table, display=bad, title="a<b", notes=("c&d",)))
+    assert "<script>" not in text
+    assert "a&lt;b" in text
+    assert "c&amp;d" in text
+
+
 def test_text_and_markdown_show_the_same_cells():
-    table = methods_table(results(), read_published(None), checkpoint="best", selection="val")
+    table = methods_table(results(), checkpoint="best", selection="val")
     for text in (terminal(table), markdown(table)):
         assert "62.00 ± 2.83 (n=2)" in text
         assert "enhanced-sam_gem" in text
-
-
-def test_the_page_needs_no_other_file_and_escapes_what_it_shows(tmp_path):
-    picture = tmp_path / "x.png"
-    picture.write_bytes(b"\x89PNG")
-    table = methods_table(results(), read_published(None), checkpoint="best", selection="val")
-    text = page("a<b", [table], figures=[("<caption>", picture)], missing=["gone & lost"])
-    assert "<title>a&lt;b</title>" in text
-    assert "&lt;caption&gt;" in text
-    assert "gone &amp; lost" in text
-    assert "src='data:image/png;base64," in text
-    assert "http" not in text
-    assert json.dumps(text)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +220,5 @@ def test_the_page_needs_no_other_file_and_escapes_what_it_shows(tmp_path):
     ],
 )
 def test_the_methods_table_says_what_chose_the_checkpoint(checkpoint, selection, note):
-    table = methods_table(
-        results(), read_published(None), checkpoint=checkpoint, selection=selection
-    )
+    table = methods_table(results(), checkpoint=checkpoint, selection=selection)
     assert note in table.notes[0]

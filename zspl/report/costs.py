@@ -1,0 +1,119 @@
+"""What the trainings cost, as far as this machine ran them."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from zspl.errors import DataError
+from zspl.evaluation.results import configured_cells
+from zspl.io.layout import Layout
+from zspl.report.formats import ABSENT, Table
+from zspl.settings import Settings
+
+_MINUTES_FROM = 100
+"""Seconds above which minutes say enough."""
+
+_KEYS = ("steps", "seconds", "peak_memory_mib")
+
+
+def read_costs(settings: Settings) -> pd.DataFrame:
+    """Return one row per configured training; NaN where this machine knows no cost.
+
+    Columns: method, model, split, seed, device (empty if unknown), steps, seconds,
+    peak_memory_mib.
+
+    Raises:
+        DataError: if a file of costs is broken.
+    """
+    layout = Layout(settings.paths.out)
+    rows = []
+    for cell in configured_cells(settings):
+        found = _read(layout.cost(cell))
+        rows.append(
+            {"method": cell.name, "model": cell.model, "split": cell.split, "seed": cell.seed}
+            | {"device": str(found.get("device", ""))}
+            | {key: float(found.get(key, math.nan)) for key in _KEYS}
+        )
+    return pd.DataFrame(rows)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"device": found["device"], **{key: float(found[key]) for key in _KEYS}}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is no cost of a training ({error}); delete the file") from error
+
+
+def cost_table(costs: pd.DataFrame) -> Table | None:
+    """Time and memory per method, model and split, over seeds, and the sum; None if unknown."""
+    known = costs.dropna(subset=["seconds"])
+    if known.empty:
+        return None
+    rows = []
+    for names, runs in costs.groupby(["method", "model", "split"], sort=False):
+        row = dict(zip(("method", "model", "split"), map(str, names), strict=True))
+        found = runs.dropna(subset=["seconds"])
+        row["trainings"] = (
+            f"{len(found)} of {len(runs)}" if len(found) < len(runs) else f"{len(found)}"
+        )
+        rows.append(row | _shown(found))
+    total = {"method": "all", "model": "", "split": "", "trainings": str(len(known))}
+    rows.append(total | dict.fromkeys(("steps", "time each", "steps/s"), "") | _sums(known))
+    unknown = len(costs) - len(known)
+    notes = [
+        "Time of training alone, selections on val included; labels and scores come on top. "
+        f"Device: {', '.join(sorted(set(known['device'])))}. "
+        "Peak memory: of the GPU, or on a CPU of the process with all its libraries."
+    ]
+    if unknown:
+        notes.append(f"{unknown} trainings ran elsewhere or earlier; their cost is not known here.")
+    return Table(
+        name="cost",
+        title="Cost of the trainings",
+        display=pd.DataFrame(rows),
+        numbers=costs.assign(steps_per_second=costs["steps"] / costs["seconds"]),
+        notes=tuple(notes),
+        headings=3,
+    )
+
+
+def _shown(found: pd.DataFrame) -> dict[str, str]:
+    if found.empty:
+        return dict.fromkeys(
+            ("steps", "time each", "steps/s", "peak memory", "time in all"), ABSENT
+        )
+    seconds = found["seconds"].mean()
+    rate = (found["steps"] / found["seconds"]).mean()
+    return {
+        "steps": f"{found['steps'].max():.0f}",
+        "time each": duration(seconds),
+        "steps/s": f"{rate:.1f}" if math.isfinite(rate) else ABSENT,
+        **_sums(found),
+    }
+
+
+def _sums(found: pd.DataFrame) -> dict[str, str]:
+    return {
+        "peak memory": f"{found['peak_memory_mib'].max() / 1024:.1f} GiB",
+        "time in all": duration(found["seconds"].sum()),
+    }
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them.
+
+    Example:
+        >>> duration(64.4), duration(5430), duration(200000)
+        ('64 s', '1 h 30 min', '55 h 33 min')
+    """
+    if seconds < _MINUTES_FROM:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
