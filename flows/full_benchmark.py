@@ -242,7 +242,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one benchmark without a worker and return the exit code."""
     try:
         check_server()
-        full_benchmark(*arguments[:1], spread="spread" in arguments[1:])
+        full_benchmark(arguments[0] if arguments else ".", spread="spread" in arguments[1:])
     except ZsplError as error:
         return _say(str(error), USER_ERROR)
     except BenchmarkFailedError as error:
