@@ -36,19 +36,8 @@ def _printable(path: Path) -> Path:
     return path
 
 
-def _inner(path: Path) -> Path:
-    if path.is_absolute() or not path.parts or any(p.startswith(".") for p in path.parts):
-        raise ValueError(
-            f"expected a folder below that of params.yaml, such as artifacts, got {str(path)!r}"
-        )
-    return path
-
-
 PlainPath = Annotated[Path, AfterValidator(_printable)]
 """A path anywhere: data may lie where the user likes."""
-
-InnerPath = Annotated[PlainPath, AfterValidator(_inner)]
-"""A path below the folder of params.yaml, in no hidden folder."""
 
 
 def check_out(folder: Path, *, out: Path, source: Path) -> None:
@@ -60,8 +49,14 @@ def check_out(folder: Path, *, out: Path, source: Path) -> None:
         source: `paths.source`.
 
     Raises:
-        SettingsError: if `out` and `source` lie in each other, or `out` holds code or settings.
+        SettingsError: if `out` is not below `folder`, or in a hidden one, lies in `source` or
+            around it, or holds code or settings.
     """
+    if out.is_absolute() or not out.parts or any(p.startswith(".") for p in out.parts):
+        raise SettingsError(
+            "paths.out: expected a folder below that of params.yaml, such as artifacts, got "
+            f"{str(out)!r}"
+        )
     place, read = (folder / out).resolve(), (folder / source).resolve()
     if place.is_relative_to(read) or read.is_relative_to(place):
         raise SettingsError(

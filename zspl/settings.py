@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from zspl.errors import SettingsError, suggestion
 from zspl.sections import (
-    InnerPath,
     Name,
     PlainPath,
     PluginName,
@@ -46,7 +45,7 @@ class Paths(Section):
     """Where things lie, seen from the folder of params.yaml."""
 
     source: PlainPath = Field(description="What the dataset is read from; DVC watches it.")
-    out: InnerPath = Field(description="Where artifacts go, a folder of their own.")
+    out: PlainPath = Field(description="Where artifacts go, a folder of their own.")
     code: PlainPath = Field(description="The folder that holds the zspl package.")
 
 
