@@ -7,8 +7,11 @@ python tests/orchestration/shots.py http://127.0.0.1:4200 http://127.0.0.1:5000 
 import io
 import json
 import shutil
+import sys
+import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 from PIL import Image
 from selenium import webdriver
