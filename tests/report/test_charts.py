@@ -26,7 +26,7 @@ def draw_everything(folder):
         folder / "beside", {"x": [Beside("a", 50.0, 2.0, 60.0), Beside("b", NAN, NAN, 70.0)]}
     )
     for count in (3, FEW + 1):
-        columns = {"a": [over_seeds([40, 50])] * count, "b": [over_seeds([NAN])] * count}
+        columns = {"a": [over_seeds([40.0, 50.0])] * count, "b": [over_seeds([NAN])] * count}
         names = [f"class {n}" for n in range(count)]
         draw_classes(folder / f"classes{count}", columns, names, sort="b", colours=looks(["a"]))
     truth = np.zeros((20, 40), np.uint8)

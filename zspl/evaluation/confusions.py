@@ -30,8 +30,9 @@ def dearest_confusions(
 
     Example:
         >>> import torch
-        >>> dearest_confusions(torch.tensor([[3, 1], [0, 4]]), ("cat", "dog"))
-        [{'truth': 'cat', 'called': 'dog', 'share': 0.25, 'gain': 0.225}]
+        >>> found = dearest_confusions(torch.tensor([[3, 1], [0, 4]]), ("cat", "dog"))
+        >>> found[0]["called"], found[0]["share"], round(found[0]["gain"], 3)
+        ('dog', 0.25, 0.225)
     """
     counts = confusion.double()
     classes = len(names)

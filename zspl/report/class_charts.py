@@ -18,11 +18,8 @@ FEW = 30
 
 _BLOCKS = 3
 _GREY = "#59616B"
-_DARK = 0.18
-"""Luminance below which white digits stand out more than dark ones (WCAG 2)."""
-
-_SCALE = 110.0
-"""IoU in percent that would be the darkest shade, so that the best is not black."""
+_SCALE = 160.0
+"""IoU in percent that would be the darkest shade: dark digits stand out on all below 100."""
 
 
 def draw_classes(
@@ -118,11 +115,6 @@ def _shades() -> Colormap:
     return colormaps["Blues"]
 
 
-def _luminance(colour: tuple[float, float, float, float]) -> float:
-    red, green, blue = (((part + 0.055) / 1.055) ** 2.4 for part in colour[:3])
-    return float(0.2126 * red + 0.7152 * green + 0.0722 * blue)
-
-
 def _draw_block(
     axes: Axes,
     columns: Mapping[str, Sequence[Spread]],
@@ -135,10 +127,8 @@ def _draw_block(
     for column, spreads in enumerate(columns.values()):
         for row, spread in enumerate(spreads):
             values[row, column] = spread.mean
-            light = spread.n > 0 and _luminance(colours(spread.mean / _SCALE)) < _DARK
             text = f"{spread.mean:.0f}" if spread.n else ABSENT
-            axes.text(column, row, text, ha="center", va="center", fontsize=8,
-                      color="white" if light else "#1F2328")  # fmt: skip
+            axes.text(column, row, text, ha="center", va="center", fontsize=8)
     axes.imshow(values, cmap=colours, vmin=0, vmax=_SCALE, aspect="auto")
     axes.set_yticks(range(len(names)), names)
     axes.set_xticks(

@@ -110,7 +110,7 @@ def duration(seconds: float) -> str:
     """Return seconds as people say them.
 
     Example:
-        >>> duration(64.4), duration(5430), duration(200000)
+        >>> duration(64.4), duration(5430.0), duration(2e5)
         ('64 s', '1 h 30 min', '55 h 33 min')
     """
     if seconds < _MINUTES_FROM:

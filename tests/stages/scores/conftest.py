@@ -65,7 +65,10 @@ def cell_settings(out, **changes):
             "checkpoint_every": 1,
             "selection": "val",
             "methods": {"supervised": {}, "enhanced": {}},
-            "models": {"small": {"backbone": {"name": "small"}, "head": {"name": "small"}}},
+            "models": {
+                name: {"backbone": {"name": name}, "head": {"name": name}}
+                for name in ("small", "large")
+            },
         },
         "evaluate": {"window": None, "scales": [1.0], "flip": False},
         "tabulate": {"checkpoint": "best", "published": None},
