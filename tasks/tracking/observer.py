@@ -174,7 +174,7 @@ class Curve:
     Example:
         >>> curve = Curve()
         >>> sum(curve.wants(step, 0.0) for step in range(100_000))
-        1097
+        1096
         >>> curve.left_out
         (99999, 0.0)
     """

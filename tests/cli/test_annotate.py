@@ -314,7 +314,7 @@ def test_results_below_the_photos_are_no_photos(annotate, photos, capsys):
     _, out = annotate()
 
     assert Results(out, photos).names() == ["a", "sub/b"]
-    assert "left out zspl/: holds results of zspl annotate" in capsys.readouterr().out
+    assert "left out zspl/: holds results of zspl" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,21 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 OURS = {"zspl", "make", "python"}
 TOOLS = {"dvc", "mlflow", "prefect", "torchrun", "mkdocs"}
-SHELL = {".", "cd", "cp", "curl", "do", "done", "export", "for", "mkdir", "printf", "until", "git"}
+SHELL = {
+    ".",
+    "cat",
+    "cd",
+    "cp",
+    "curl",
+    "do",
+    "done",
+    "export",
+    "for",
+    "mkdir",
+    "printf",
+    "until",
+    "git",
+}
 KNOWN = OURS | TOOLS | SHELL
 MARKS = {"&&", "||", ";", "&", "|"}
 

@@ -71,7 +71,8 @@ def test_every_part_of_a_full_benchmark_is_there_as_files_and_on_the_page(make_w
     figures += ("reliability", "label_classes")
     expected = {f"{name}.{kind}" for name in tables for kind in ("csv", "md", "tex")}
     expected |= {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
-    assert names == expected | {"index.html", "table.txt"}
+    plots = {"curves.csv", "class_iou.csv", "miou.csv"}
+    assert names == expected | plots | {"index.html", "table.txt"}
     assert {f"figure-{name}" for name in figures} <= set(page.ids)
     assert set(tables) <= set(page.ids)
     assert all(len(image["alt"]) > 20 for image in page.images)

@@ -52,13 +52,13 @@ def params(tmp_path_factory):
         for image_id in ids:
             place = Path(part) / image_id.split("_")[0] / image_id
             photo, label = street(rng)
-            target = folder / "leftImg8bit" / f"{place}_leftImg8bit.png"
+            target = folder / "photos/leftImg8bit" / f"{place}_leftImg8bit.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             photo.save(target)
-            write_label(folder / "gtFine" / f"{place}_gtFine_labelIds.png", label)
+            write_label(folder / "photos/gtFine" / f"{place}_gtFine_labelIds.png", label)
     # As few steps as make a network that tells sky, car and road apart.
     values = tiny["values"](methods={"unimatch": {}}, iterations=60, evaluate_every=60)
-    values["paths"] = {"source": ".", "out": "artifacts", "code": "."}
+    values["paths"] = {"source": "photos", "out": "artifacts", "code": "."}
     values["prepare"] |= {"dataset": {"name": "cityscapes"}, "splits": ["drawn_3"]}
     values["label"]["calibration_split"] = "drawn_3"
     values["cells"] |= {"methods": ["unimatch"], "splits": ["drawn_3"]}
@@ -97,7 +97,7 @@ def test_predictions_are_those_of_windows_smaller_than_the_photo(params, flip):
     cell = Layout(params.parent / "artifacts").cell(CELL)
     model = inference.load_model(section, cell / "last.safetensors", num_classes=19)
     for image_id, label in found.items():
-        path = params.parent / "leftImg8bit/val/lindau" / f"{image_id}_leftImg8bit.png"
+        path = params.parent / "photos/leftImg8bit/val/lindau" / f"{image_id}_leftImg8bit.png"
         image = normalise(read_image(path)).unsqueeze(0)
         mean = windows(model, image)
         if flip:

@@ -21,7 +21,7 @@ from zspl.settings import Evaluate, Settings
 from zspl.stages import train
 
 METHODS = plugins.names("zspl.methods")
-FILES = ["best.safetensors", "last.safetensors", "metrics.jsonl", "summary.json"]
+FILES = ["best.safetensors", "last.safetensors", "metrics.jsonl", "model.json", "summary.json"]
 
 
 class KilledError(Exception):

@@ -116,7 +116,7 @@ def duration(seconds: float | None) -> str:
     """Return a time in the unit that reads best.
 
     Example:
-        >>> duration(4.04), duration(90), duration(5400), duration(400_000), duration(None)
+        >>> duration(4.04), duration(90.0), duration(5400.0), duration(400_000.0), duration(None)
         ('4.0 s', '1.5 min', '1.5 h', '111 h', '-')
     """
     if seconds is None:
@@ -133,7 +133,7 @@ def space(size: float | None) -> str:
     """Return a number of bytes in the unit that reads best.
 
     Example:
-        >>> space(900), space(2_500_000), space(None)
+        >>> space(900.0), space(2_500_000.0), space(None)
         ('1 kB', '2.5 MB', '-')
     """
     if size is None:

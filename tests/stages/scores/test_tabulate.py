@@ -24,7 +24,7 @@ def write_scores(layout, settings, *, skip=()):
         folder = layout.cell_score(cell)
         miou = (0.5 if cell.labels is None else 0.7) + 0.02 * cell.seed
         folder.mkdir(parents=True)
-        content = {"best": {"miou": miou}, "last": {"miou": miou - 0.1}}
+        content = {"best": {"miou": miou, "iou": {}}, "last": {"miou": miou - 0.1, "iou": {}}}
         (folder / "metrics.json").write_text(json.dumps(content))
         for number in range(5, 10):
             label = np.full((6, 8), cell.seed, np.uint8)
@@ -61,7 +61,8 @@ def test_tables_figures_and_the_page_appear_together(prepared, make_settings, re
     expected = {f"{name}.{kind}" for name in tables for kind in ("csv", "md", "tex")}
     expected |= {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
     found = {path.name for path in prepared.tables.iterdir()}
-    assert found == expected | {"index.html", "table.txt"}
+    plots = {"class_iou.csv", "curves.csv", "miou.csv"}
+    assert found == expected | plots | {"index.html", "table.txt"}
     assert means["miou/enhanced-ready/small/few"] == pytest.approx(0.71)
     assert {p.name for p in recorder.files} >= {"index.html", "miou_vs_labels.png"}
 
