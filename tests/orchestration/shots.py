@@ -1,7 +1,7 @@
 """Pictures of a finished run in the Prefect and MLflow pages, for docs/images.
 
-    zspl up && prefect deployment run full-benchmark/demo --watch
-    python tests/orchestration/shots.py http://127.0.0.1:4200 http://127.0.0.1:5000 demo docs/images
+zspl up && prefect deployment run full-benchmark/demo --watch
+python tests/orchestration/shots.py http://127.0.0.1:4200 http://127.0.0.1:5000 demo docs/images
 """
 
 import io
