@@ -105,7 +105,8 @@ def stages(folder):
     with Repo(str(folder)) as repo:
         commands = {stage.name: stage.cmd for stage in repo.index.stages}
     prefix = "python -m tasks "
-    return [commands[node.name].removeprefix(prefix).split() for node in dag.plan(folder)]
+    names = [node.name for node in dag.plan(folder) if node.name != dag.CHECK]
+    return [commands[name].removeprefix(prefix).split() for name in names]
 
 
 def forget(folder):
