@@ -124,15 +124,19 @@ def full_benchmark(folder: str = ".", spread: bool = False) -> None:
     nodes = dag.plan(place)
     current = sum(node.up_to_date for node in nodes)
     get_run_logger().info("%d stage instances, %d of them up to date", len(nodes), current)
+    if spread and os.environ.get("ZSPL_DASK"):
+        raise SettingsError("spread and ZSPL_DASK are two ways to several machines; choose one")
     children = Workers(place, nodes) if spread else Children(PARALLEL)
     try:
         states = _run_all(nodes, place, children, Progress(benchmark, len(nodes), PARALLEL))
     finally:
         children.stop()
-    if isinstance(children, Workers):
-        children.collect()
-    _publish(nodes, states, benchmark=benchmark)
-    _raise_if_any_failed(states)
+    try:
+        if isinstance(children, Workers):
+            children.collect()
+    finally:
+        _publish(nodes, states, benchmark=benchmark)
+        _raise_if_any_failed(states)
 
 
 def _run_all(
@@ -178,8 +182,10 @@ def _submit(
 ) -> PrefectFuture[Any]:
     """Hand one stage instance to the task runner."""
     retries = 2 if node.stage in RETRIED else 0
+    # A worker elsewhere has GPUs of its own; the limit here is for those of this machine.
+    resource = None if isinstance(children, Workers) else node.resource
     configured = reproduce.with_options(
-        tags=[node.stage, *([node.resource] if node.resource else [])],
+        tags=[node.stage, *([resource] if resource else [])],
         retries=retries,
         retry_delay_seconds=10,
         retry_condition_fn=_may_help,
@@ -202,7 +208,7 @@ def _drop_old_results(failed: str, nodes: Sequence[Node]) -> None:
     An earlier run may have left a score that the table would show as if it were of this run.
     """
     for node in nodes:
-        if node.name == failed and not node.partial_ok:
+        if node.name == failed and not (node.partial_ok or node.up_to_date):
             for path in node.outputs:
                 dag.remove(path)
 

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
@@ -74,7 +76,8 @@ class Workers:
         if running:
             with get_client(sync_client=True) as client:
                 for one in running:
-                    client.set_flow_run_state(one, Cancelling())
+                    with suppress(httpx.TransportError):
+                        client.set_flow_run_state(one, Cancelling())
 
     def collect(self) -> None:
         """Bring what the workers have finished into this clone and its dvc.lock.
@@ -107,8 +110,10 @@ class Workers:
     def _wait(self, handed: FlowRun) -> FlowRun:
         with get_client(sync_client=True) as client:
             while True:
-                seen: FlowRun = client.read_flow_run(handed.id)
-                if seen.state and seen.state.is_final():
-                    return seen
+                # A server that is away for a while has not lost the instance.
+                with suppress(httpx.TransportError):
+                    seen: FlowRun = client.read_flow_run(handed.id)
+                    if seen.state and seen.state.is_final():
+                        return seen
                 if self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
                     raise StageFailedError(f"{handed.name}: {STOPPED}")

@@ -93,13 +93,14 @@ def worker_name(place: Place) -> str:
 
 def environment(place: Place, ports: Ports) -> dict[str, str]:
     """Return what every service and all that it starts find in their environment."""
-    prefect, mlflow = addresses(ports)
+    prefect, _ = addresses(ports)
     fixed = {
         MARK: str(place.root),
         "PREFECT_HOME": str(place.folder / "prefect"),
         "PREFECT_API_URL": f"{prefect}/api",
-        "MLFLOW_TRACKING_URI": mlflow,
         "ZSPL_HOME": str(place.root),
+        # By default any page open in the browser may ask the server to run commands.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect,
         # Kept in memory, a slot of the GPU limit would stay taken when the server is killed.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
             "prefect.server.concurrency.lease_storage.filesystem"

@@ -73,7 +73,8 @@ class Delivery:
             self._failed += 1
             if self._failed < _TRIES or not self._recorder.answers():
                 raise
-            sys.stderr.write(f"left out {lines[0]['kind']} of {self._path.name}: {error}\n")
+            said = for_people(str(error))
+            sys.stderr.write(f"left out {lines[0]['kind']} of {self._path.name}: {said}\n")
         self._failed = 0
         self._sent.bytes = lines[-1]["end"]
         self._sent.write(self._path)

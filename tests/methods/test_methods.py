@@ -14,6 +14,7 @@ from zspl.methods._gated import GatedLoss
 from zspl.methods._gates import Gates
 from zspl.methods._streams import Streams, StreamSettings, forward_streams, turned
 from zspl.models.network import SegmentationNetwork
+from zspl.models.statistics import uncounted
 from zspl.records import LabeledBatch, UnlabeledBatch
 
 FIXTURES = Path(os.environ.get("ZSPL_SHARED", "../shared")) / "fixtures"
@@ -322,7 +323,16 @@ def test_clean_statistics_are_those_of_labeled_and_weak_crops_and_change_no_stre
         torch.testing.assert_close(getattr(model.backbone[1], name), getattr(first, name))
         mine = getattr(model.head.norm, name)
         torch.testing.assert_close(mine, getattr(by_hand.head.norm, name))
-    assert model.head.norm.momentum == first.momentum == 0.1
+    assert model.head.norm.track_running_stats
+    assert model.head.norm.num_batches_tracked == 1
+
+
+def test_an_infinite_number_in_a_strong_view_spoils_no_clean_statistics():
+    norm = nn.BatchNorm2d(3)
+    with uncounted(norm):
+        norm(torch.full((2, 3, 4, 4), torch.inf))
+    assert torch.equal(norm.running_mean, torch.zeros(3))
+    assert norm.num_batches_tracked == 0
 
 
 def test_clean_statistics_are_kept_where_a_teacher_predicts_the_weak_view():

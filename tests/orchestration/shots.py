@@ -92,10 +92,14 @@ def prefect(driver, address, run, path):
 
 
 def mlflow(driver, address, experiment, cells, path):
-    """Find the cells' runs of this experiment in the table of runs, and save its page."""
+    """Find the cells' runs below that of the benchmark, and save the page."""
     found = ask(f"{address}/api/2.0/mlflow/experiments/search", {"max_results": 100})
     number = next(e["experiment_id"] for e in found["experiments"] if e["name"] == experiment)
     driver.get(f"{address}/#/experiments/{number}/runs?compareRunsMode=TABLE")
+    # The cells lie folded below the benchmark's own run.
+    plus = (By.XPATH, "//div[@row-index='0']//button[contains(@data-component-id, 'runname')]")
+    WebDriverWait(driver, SECONDS).until(lambda page: page.find_elements(*plus))
+    driver.find_element(*plus).click()
     wait_for(driver, experiment, *cells)
     for close in driver.find_elements(By.CSS_SELECTOR, "[data-component-id$='chat_panel.close']"):
         close.click()

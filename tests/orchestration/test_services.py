@@ -204,7 +204,7 @@ def test_what_services_find_in_their_environment(place, monkeypatch):
     monkeypatch.chdir(place.root)
     found = stack.environment(place, Ports(prefect=4200, mlflow=5000))
     assert found["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
-    assert found["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+    assert found["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4200"
     assert found["ZSPL_WEIGHTS"] == str(place.root / "weights")
     assert found["ZSPL_HOME"] == str(place.root)
 

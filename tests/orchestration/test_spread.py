@@ -247,23 +247,24 @@ def test_what_one_clone_has_made_a_third_one_finds_in_the_remote(cluster, clones
 
 
 def test_a_failed_cell_and_a_clone_with_other_code_stop_what_reads_them_only(cluster, clones):
-    first, second, _, _ = clones
+    first, second, alone, _ = clones
     for clone in (first, second):
         (clone / "source").write_text("a=broken\n")
 
     code, said = cluster.run(first, "spread")
 
     assert code != 0
-    assert "2 of 6" in said or "1 of 6" in said
     assert "train@a" in said
     assert "evaluate@b" not in said.partition("stage instances failed:")[2]
     assert (first / "out/tables/methods.md").read_text().splitlines()[0] == "b"
 
+    for clone in (first, second, alone):
+        (clone / "source").write_text("mended\n")
     for clone in (first, second):
-        (clone / "b.py").write_text(f"# {clone.name}\n")
-    code, said = cluster.run(first, "spread")
+        (clone / "b.py").write_text("# other code\n")
+    code, said = cluster.run(alone, "spread")
     assert code != 0
-    assert "differs from the one that started the run" in said or "train@b" in said
+    assert "differs from the one that started the run" in said
 
 
 def test_two_dask_workers_run_the_graph_on_one_file_system(cluster, clones):
@@ -308,7 +309,10 @@ def test_the_real_stages_spread_over_two_clones_end_like_one(cluster, clones, ru
     assert all(ran)
     dvc_in(alone, "repro")
     assert sorted(name for names in ran for name in names) == sorted(lock_of(alone))
-    assert lock_of(first) == lock_of(alone)
+    locks = lock_of(first), lock_of(alone)
+    for lock in locks:  # its page tells what the trainings cost
+        lock.pop("tabulate")
+    assert locks[0] == locks[1]
     for name in ("table.txt", "cells.csv", "curves.csv"):
         tables = [clone / "artifacts/tables" / name for clone in (first, alone)]
         assert tables[0].read_text() == tables[1].read_text()

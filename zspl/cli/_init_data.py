@@ -18,7 +18,7 @@ from zspl.errors import DataError, ZsplError
 from zspl.io import atomic
 from zspl.io.classes import ClassTable
 from zspl.io.images import Pixels, read_image, read_label
-from zspl.io.splits import is_safe_id, write_ids
+from zspl.io.splits import is_safe_id, read_ids, write_ids
 from zspl.observer import progress
 from zspl.records import IGNORE_INDEX, Split
 
@@ -159,22 +159,28 @@ def _check_values(mask: Pixels, table: ClassTable) -> None:
 
 
 def link(collected: Collected, data: Path) -> None:
-    """Link photos and masks below `data`; links of an earlier try are replaced.
+    """Link photos and masks below `data`; links of an earlier try stay, nothing is replaced.
 
     Raises:
         DiskError: if that cannot be written.
-        DataError: if something that is no link lies there.
+        DataError: if something else lies there; nothing is written then.
     """
-    for name, files in ((PHOTOS, collected.photos), (MASKS, collected.masks)):
-        folder = data / name
-        with atomic.disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.iterdir():
-                if not old.is_symlink():
-                    raise DataError(f"{old}: is no link of zspl init; pass another DIR")
-                old.unlink()
-            for image_id, path in files.items():
-                (folder / f"{image_id}{path.suffix}").symlink_to(path.resolve())
+    wanted = {
+        data / name / f"{image_id}{path.suffix}": path.resolve()
+        for name, files in ((PHOTOS, collected.photos), (MASKS, collected.masks))
+        for image_id, path in files.items()
+    }
+    for folder in (data / PHOTOS, data / MASKS):
+        if folder.is_symlink():
+            raise DataError(f"{folder}: is a link, expected a folder; pass another DIR")
+        for old in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not (old.is_symlink() and old in wanted and old.resolve() == wanted[old]):
+                raise DataError(f"{old}: is no link that zspl init would make; pass another DIR")
+    for place, target in wanted.items():
+        with atomic.disk_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.is_symlink():
+                place.symlink_to(target)
 
 
 def split(
@@ -193,6 +199,11 @@ def split(
     number = len(collected.masks)
     teaching = number - max(1, round(settings.val_share * number))
     drawn = dataset.build(settings).split(data, data, f"drawn_{teaching}")
-    write_ids(data / LISTS / f"{VAL}.txt", drawn.val)
-    write_ids(data / LISTS / f"{LABELED}.txt", sorted(drawn.labeled))
+    lists = {VAL: drawn.val, LABELED: sorted(drawn.labeled)}
+    for name, ids in lists.items():
+        path = data / LISTS / f"{name}.txt"
+        if path.exists() and read_ids(path) != list(ids):
+            raise DataError(f"{path}: is another list; pass another DIR, or move it away")
+    for name, ids in lists.items():
+        write_ids(data / LISTS / f"{name}.txt", ids)
     return drawn

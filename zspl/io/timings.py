@@ -8,13 +8,14 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from zspl.errors import DiskError
 from zspl.io import atomic, devices
 from zspl.io.layout import Layout
 from zspl.settings import Settings, features_name
@@ -89,7 +90,8 @@ def timed(
         cpu_seconds=round(cpu_seconds() - used, 3),
         units=None if units is None else int(units),
     )
-    atomic.write_json(folder / f"{name}.json", asdict(timing))
+    with suppress(DiskError):  # a finished stage stays finished
+        atomic.write_json(folder / f"{name}.json", asdict(timing))
 
 
 def read_timings(out: Path) -> list[Timing]:

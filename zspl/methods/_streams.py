@@ -36,8 +36,8 @@ class StreamSettings(Section):
     statistics: Literal["all", "clean"] = Field(
         default="all",
         description="What counts in batch norm's running statistics: all that is passed in "
-        "training mode, as published, or labeled and weak crops without dropped features alone, "
-        "which look as photos do in evaluation; clean needs lean streams.",
+        "training mode, as published, or labeled and weak crops in the encoder and weak ones in "
+        "the decoder alone, as photos look in evaluation; clean needs lean streams.",
     )
 
     @model_validator(mode="after")

@@ -15,11 +15,11 @@ def uncounted(network: nn.Module) -> Iterator[None]:
     changes is how the network acts in evaluation mode.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    tracked = [norm.track_running_stats for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.track_running_stats = False
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm, tracks in zip(norms, tracked, strict=True):
+            norm.track_running_stats = tracks

@@ -122,7 +122,7 @@ class _Miniature:
     def start(self) -> Rate:
         """Time Python until a stage could begin."""
         used = cpu_seconds()
-        subprocess.run([sys.executable, "-c", _STARTED], check=True)
+        subprocess.run([sys.executable, "-P", "-c", _STARTED], check=True)
         return self._rate("start", "", "stage", cpu_seconds() - used)
 
     def annotators(self, tell: Tell) -> Iterator[Rate]:

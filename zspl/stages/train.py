@@ -8,12 +8,13 @@ of, metrics.jsonl and summary.json, and stability.json where the method chose im
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zspl.data.label_quality import measure
-from zspl.errors import DataError, SettingsError
+from zspl.errors import DataError, DiskError, SettingsError
 from zspl.inference import build_model
 from zspl.io import atomic, processes
 from zspl.io.classes import ClassTable
@@ -70,7 +71,9 @@ def run(  # noqa: PLR0913 - a cell is named by all of these
     with processes.joined():
         outcome, summary = _train(settings, cell, observer)
         if processes.is_first():
-            write_cost(Layout(settings.paths.out).cost(cell), outcome)
+            # The training is finished and published: a note that cannot be written undoes nothing.
+            with suppress(DiskError):
+                write_cost(Layout(settings.paths.out).cost(cell), outcome)
     numbers = {key: float(v) for key, v in summary.items() if isinstance(v, int | float)}
     return {**numbers, "seconds": round(outcome.seconds, 1)}
 
