@@ -143,6 +143,29 @@ def test_a_project_that_is_there_is_not_overwritten(world, capsys):
     assert (world / "farm" / "params.yaml").read_text() == "mine"
 
 
+def test_a_try_that_was_broken_off_is_gone_on_with(world):
+    assert init(world) == 0
+    (world / "farm" / "params.yaml").unlink()
+    (world / "farm" / "dvc.yaml").unlink()
+    assert init(world) == 0
+
+
+def test_links_and_lists_of_somebody_else_are_neither_replaced_nor_mixed_with(world, capsys):
+    theirs = world / "farm" / "data" / "photos" / "mine.png"
+    theirs.parent.mkdir(parents=True)
+    theirs.symlink_to(world / "photos" / "f0" / "tile 0.png")
+    assert init(world) == 2
+    assert "is no link that zspl init would make" in capsys.readouterr().err
+    assert [path.name for path in theirs.parent.iterdir()] == ["mine.png"]
+    theirs.unlink()
+    listed = world / "farm" / "data" / "lists" / "val.txt"
+    listed.parent.mkdir()
+    listed.write_text("mine\n")
+    assert init(world) == 2
+    assert "is another list" in capsys.readouterr().err
+    assert listed.read_text() == "mine\n"
+
+
 def test_inside_a_git_repository_no_second_one_is_made(world):
     subprocess.run(["git", "init", "-q"], cwd=world, check=True)
     assert init(world) == 0

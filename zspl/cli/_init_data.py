@@ -202,7 +202,7 @@ def split(
     lists = {VAL: drawn.val, LABELED: sorted(drawn.labeled)}
     for name, ids in lists.items():
         path = data / LISTS / f"{name}.txt"
-        if path.exists() and read_ids(path) != list(ids):
+        if path.exists() and read_ids(path) != tuple(ids):
             raise DataError(f"{path}: is another list; pass another DIR, or move it away")
     for name, ids in lists.items():
         write_ids(data / LISTS / f"{name}.txt", ids)
