@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from zspl.annotation import engine, ranking
 from zspl.annotation.photos import Found, printable
 
 _REASONS = 5
@@ -36,6 +37,18 @@ def say_quarantined(aside: Mapping[str, str], out: Path | None = None) -> None:
         say(f"  {printable(source)}: {printable(reason)}")
     if len(aside) > _REASONS:
         say(f"  and {len(aside) - _REASONS} more")
+
+
+def say_end(out: Path, found: Found, tally: engine.Tally) -> None:
+    """Say where the report lies, how fast it went, and which files were passed over."""
+    say(f"report   {out / 'index.html'}, table {out / ranking.TABLE}")
+    if tally.labeled:
+        rate = tally.labeled / tally.seconds
+        say(f"rate     {rate:.2f} photos/s ({tally.labeled} in {tally.seconds:.0f} s)")
+    if found.ignored:
+        say(f"ignored  {ignored(found)}")
+    for folder in found.left_out:
+        say(f"left out {printable(folder)}/: holds results of zspl")
 
 
 def ignored(found: Found) -> str:

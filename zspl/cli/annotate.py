@@ -16,7 +16,7 @@ from zspl.annotation.choices import Asked, Choices, choose
 from zspl.annotation.photos import Found, Photo, printable
 from zspl.annotation.quarantine import Quarantine
 from zspl.annotation.results import CLASSES, Results
-from zspl.cli._folders import be_strict_with_photos, ignored, say, say_quarantined
+from zspl.cli._folders import be_strict_with_photos, ignored, say, say_end, say_quarantined
 from zspl.cli._pairs import values
 from zspl.errors import DataError, SettingsError, suggestion
 from zspl.evaluation.checkpoints import sample_ids
@@ -194,14 +194,7 @@ def _report(work: _Work, results: Results, aside: Mapping[str, str], tally: engi
         say(f"doubtful {', '.join(map(printable, summary.doubtful))} (label these by hand first)")
     if calibration := results.made_with().get("calibration"):
         say(f"expected {calibration['sentence']}")
-    say(f"report   {work.out / 'index.html'}, table {work.out / ranking.TABLE}")
-    if tally.labeled:
-        rate = tally.labeled / tally.seconds
-        say(f"rate     {rate:.2f} photos/s ({tally.labeled} in {tally.seconds:.0f} s)")
-    if found.ignored:
-        say(f"ignored  {ignored(found)}")
-    for folder in found.left_out:
-        say(f"left out {printable(folder)}/: holds results of zspl")
+    say_end(work.out, found, tally)
     if work.masks is not None and work.masks.strangers:
         shown, *more = map(printable, work.masks.strangers)
         belong = f"and {len(more)} more belong" if more else "belongs"

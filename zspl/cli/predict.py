@@ -16,7 +16,7 @@ from zspl.annotation.photos import Found, printable
 from zspl.annotation.quarantine import Quarantine
 from zspl.annotation.results import CLASSES, PREDICTED, Results
 from zspl.cli import _checkpoint
-from zspl.cli._folders import be_strict_with_photos, ignored, say, say_quarantined
+from zspl.cli._folders import be_strict_with_photos, ignored, say, say_end, say_quarantined
 from zspl.errors import DataError, SettingsError
 from zspl.inference import load_carded
 from zspl.io import devices
@@ -147,11 +147,4 @@ def _report(work: _Work, results: Results, aside: Mapping[str, str], tally: engi
     say(f"classes  {', '.join(f'{printable(n)} {s:.1%}' for s, n in shares[:6] if s > 0)}")
     if summary.doubtful:
         say(f"doubtful {', '.join(map(printable, summary.doubtful))} (look at these first)")
-    say(f"report   {work.out / 'index.html'}, table {work.out / ranking.TABLE}")
-    if tally.labeled:
-        rate = tally.labeled / tally.seconds
-        say(f"rate     {rate:.2f} photos/s ({tally.labeled} in {tally.seconds:.0f} s)")
-    if found.ignored:
-        say(f"ignored  {ignored(found)}")
-    for folder in found.left_out:
-        say(f"left out {printable(folder)}/: holds results of zspl")
+    say_end(work.out, found, tally)

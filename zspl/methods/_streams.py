@@ -173,8 +173,7 @@ def forward_streams(
         unlabeled: U unlabeled crops.
         partner: The U crops that CutMix pastes from; None: those of the batch, turned.
         settings: How the streams are run.
-        teacher: In the model's place, predicts the weak views of both batches, in evaluation
-            mode; every batch that the model itself sees in training mode stays the same.
+        teacher: In the model's place, predicts the weak views of both batches, evaluating.
     """
     model.eval()
     judge = model if teacher is None else teacher.eval()
