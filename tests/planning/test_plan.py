@@ -203,9 +203,9 @@ def test_what_has_finished_here_is_a_rate_and_an_interrupted_run_is_none(demo, t
     folder.mkdir()
     took = Timing(
         stage="propose", instance={"proposer": "sam", "shard": "0"}, what="sam x", device="cpu",
-        seconds=99.0, cpu_seconds=10.0, units=20,
+        seconds=99.0, cpu_seconds=10.0, units=20, peak_memory_mib=200,
     )  # fmt: skip
-    for n, cost in enumerate((10.0, 12.0, 90.0)):
+    for n, cost in enumerate((10.0, 12.0, 90.0, None)):
         (folder / f"{n}.json").write_text(json.dumps(asdict(replace(took, cpu_seconds=cost))))
     (folder / "damaged.json").write_text("{")
     (folder / "propose-sam-9.unfinished").write_text("")

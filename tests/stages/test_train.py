@@ -234,14 +234,9 @@ def test_what_a_gate_reads_and_is_missing_is_named_before_training(world, name):
     assert "\n" not in str(caught.value)
 
 
-def test_a_cell_leaves_two_models_a_history_and_a_summary_and_its_cost_elsewhere(world):
+def test_a_cell_leaves_two_models_a_history_and_a_summary(world):
     folder = run(world, "enhanced")
     assert sorted(path.name for path in folder.iterdir()) == FILES
-    cell = Cell(method="enhanced", labels="fake", model="tiny", split="few", seed=0)
-    cost = json.loads(Layout(world).cost(cell).read_text())
-    assert cost["steps"] == 6
-    assert cost["seconds"] > 0
-    assert cost["peak_memory_mib"] > 100
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["iterations"] == 6
     assert summary["selection"] == "holdout"

@@ -1,6 +1,6 @@
 """Where each artifact lies below `paths.out`; the only place that spells these paths."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
@@ -23,6 +23,11 @@ class Cell:
     def path(self) -> Path:
         """The cell's own part of a path."""
         return Path(self.name) / self.model / self.split / f"seed-{self.seed}"
+
+    @property
+    def instance(self) -> dict[str, str]:
+        """What names it to the stages `train` and `evaluate`."""
+        return {key: str(value) for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +74,6 @@ class Layout:
     def cell(self, cell: Cell) -> Path:
         """The folder of one training."""
         return self.out / "cells" / cell.path
-
-    def cost(self, cell: Cell) -> Path:
-        """What one training cost where it ran; no DVC output, absent for what ran elsewhere."""
-        return self.out / "costs" / cell.path.with_suffix(".json")
 
     def cell_score(self, cell: Cell) -> Path:
         """The folder with the scores of one training."""

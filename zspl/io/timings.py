@@ -1,17 +1,20 @@
 """What finished stage instances took: one small JSON each, beside the artifacts.
 
-They are no outputs of DVC, since a time is never the same twice; `zspl plan` reads them. An
-instance that was interrupted leaves its mark and is not timed when it continues.
+They are no outputs of DVC, since a time is never the same twice: what ran elsewhere has none here.
+`zspl plan` and the report's table of costs read them.
 """
 
 import json
 import os
+import resource
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 
@@ -30,9 +33,12 @@ class Timing:
         instance: What names it, such as shard=0.
         what: All settings that its time depends on, `signature`.
         device: `cpu`, or the name of a GPU.
-        seconds: Of the wall clock, without the start of Python.
-        cpu_seconds: Of all cores, of this process and its loaders.
+        seconds: Of the wall clock, without the start of Python. Of a training that was killed and
+            continued: those of its steps and selections, what a kill undid left out.
+        cpu_seconds: Of all cores, of this process and its loaders; None if it was continued.
         units: Images or steps that were done, None where the stage counts none.
+        peak_memory_mib: Of the GPU what PyTorch had in use, on a CPU the resident memory, of the
+            process that finished; in MiB.
     """
 
     stage: str
@@ -40,11 +46,12 @@ class Timing:
     what: str
     device: str
     seconds: float
-    cpu_seconds: float
+    cpu_seconds: float | None
     units: int | None
+    peak_memory_mib: int
 
     @property
-    def cost(self) -> float:
+    def cost(self) -> float | None:
         """Seconds of the device: core-seconds on a CPU, seconds of the wall clock on a GPU."""
         return self.cpu_seconds if self.device == "cpu" else self.seconds
 
@@ -60,6 +67,12 @@ def cpu_seconds() -> float:
     return time.process_time() + sum(os.times()[2:4])
 
 
+def path_of(out: Path, stage: str, instance: Mapping[str, Any]) -> Path:
+    """Return the file that tells what an instance took, below `paths.out`."""
+    words = (f"{key}={quote(str(value), safe='')}" for key, value in sorted(instance.items()))
+    return Layout(out).timings / (",".join((stage, *words)) + ".json")
+
+
 @contextmanager
 def timed(
     settings: Settings, stage: str, instance: Mapping[str, Any]
@@ -68,17 +81,19 @@ def timed(
     if os.environ.get("RANK", "0") != "0":  # of processes started together the first one writes
         yield {}
         return
-    folder = Layout(settings.paths.out).timings
-    name = "-".join((stage, *map(str, instance.values())))
-    mark = folder / f"{name}.unfinished"
-    resumed = mark.exists()
+    path = path_of(settings.paths.out, stage, instance)
+    mark = path.with_suffix(".unfinished")
+    continued = mark.exists()
     atomic.write_text(mark, "")
-    (folder / f"{name}.json").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
     numbers: dict[str, float] = {}
     started, used = time.monotonic(), cpu_seconds()
     yield numbers
     mark.unlink(missing_ok=True)
-    if resumed:
+    seconds: float | None = time.monotonic() - started
+    if continued:
+        seconds = numbers.get("seconds")
+    if seconds is None:
         return
     units = numbers.get("iterations", numbers.get("images"))
     timing = Timing(
@@ -86,23 +101,45 @@ def timed(
         instance={key: str(value) for key, value in instance.items()},
         what=signature(settings, stage, instance),
         device=device_name(),
-        seconds=round(time.monotonic() - started, 3),
-        cpu_seconds=round(cpu_seconds() - used, 3),
+        seconds=round(seconds, 3),
+        cpu_seconds=None if continued else round(cpu_seconds() - used, 3),
         units=None if units is None else int(units),
+        peak_memory_mib=round(_peak_bytes() / 2**20),
     )
     with suppress(DiskError):  # a finished stage stays finished
-        atomic.write_json(folder / f"{name}.json", asdict(timing))
+        atomic.write_json(path, asdict(timing))
+
+
+def _peak_bytes() -> int:
+    device = devices.chosen()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def read_timings(out: Path) -> list[Timing]:
     """Return what the finished instances below `paths.out` took; unreadable files do not count."""
     found = []
     for path in sorted(Layout(out).timings.glob("*.json")):
-        try:
-            found.append(Timing(**json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError):
-            continue
+        timing = _read(path)
+        if timing is not None:
+            found.append(timing)
     return found
+
+
+def timing_of(settings: Settings, stage: str, instance: Mapping[str, Any]) -> Timing | None:
+    """Return what an instance took, None if that is not known or was under other settings."""
+    timing = _read(path_of(settings.paths.out, stage, instance))
+    current = timing is not None and timing.what == signature(settings, stage, instance)
+    return timing if current else None
+
+
+def _read(path: Path) -> Timing | None:
+    try:
+        return Timing(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def signature(settings: Settings, stage: str, instance: Mapping[str, Any]) -> str:

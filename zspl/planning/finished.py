@@ -23,7 +23,7 @@ def rates_of(settings: Settings) -> list[Rate]:
     groups: dict[tuple[str, str, str], list[float]] = {}
     for timing in timings:
         units = _units(timing, sizes, settings)
-        if units:
+        if units and timing.cost is not None:
             key = (timing.device, timing.stage, timing.what)
             groups.setdefault(key, []).append(timing.cost / units)
     pixels = next(iter(sizes.values())).pixels

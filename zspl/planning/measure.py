@@ -237,7 +237,7 @@ class _Miniature:
             costs += [
                 timing.cost
                 for timing in read_timings(self._layout.out)
-                if (timing.stage, timing.instance) == (stage, instance)
+                if (timing.stage, timing.instance) == (stage, instance) and timing.cost is not None
             ]
         return costs
 

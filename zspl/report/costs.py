@@ -1,23 +1,16 @@
 """What the trainings cost, as far as this machine ran them."""
 
-import json
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from zspl.errors import DataError
 from zspl.evaluation.results import configured_cells
-from zspl.io.layout import Layout
+from zspl.io.timings import Timing, timing_of
 from zspl.report.formats import ABSENT, Table
 from zspl.settings import Settings
 
 _MINUTES_FROM = 100
 """Seconds above which minutes say enough."""
-
-_KEYS = ("steps", "seconds", "peak_memory_mib")
 
 
 def read_costs(settings: Settings) -> pd.DataFrame:
@@ -25,30 +18,23 @@ def read_costs(settings: Settings) -> pd.DataFrame:
 
     Columns: method, model, split, seed, device (empty if unknown), steps, seconds,
     peak_memory_mib.
-
-    Raises:
-        DataError: if a file of costs is broken.
     """
-    layout = Layout(settings.paths.out)
-    rows = []
-    for cell in configured_cells(settings):
-        found = _read(layout.cost(cell))
-        rows.append(
-            {"method": cell.name, "model": cell.model, "split": cell.split, "seed": cell.seed}
-            | {"device": str(found.get("device", ""))}
-            | {key: float(found.get(key, math.nan)) for key in _KEYS}
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"method": cell.name, "model": cell.model, "split": cell.split, "seed": cell.seed}
+        | _numbers(timing_of(settings, "train", cell.instance))
+        for cell in configured_cells(settings)
+    )
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {"device": found["device"], **{key: float(found[key]) for key in _KEYS}}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no cost of a training ({error}); delete the file") from error
+def _numbers(timing: Timing | None) -> dict[str, str | float]:
+    if timing is None:
+        return {"device": "", **dict.fromkeys(("steps", "seconds", "peak_memory_mib"), math.nan)}
+    return {
+        "device": timing.device,
+        "steps": float(timing.units or math.nan),
+        "seconds": timing.seconds,
+        "peak_memory_mib": float(timing.peak_memory_mib),
+    }
 
 
 def cost_table(costs: pd.DataFrame) -> Table | None:
@@ -68,7 +54,7 @@ def cost_table(costs: pd.DataFrame) -> Table | None:
     rows.append(total | dict.fromkeys(("steps", "time each", "steps/s"), "") | _sums(known))
     unknown = len(costs) - len(known)
     notes = [
-        "Time of training alone, selections on val included; labels and scores come on top. "
+        "Time of the stage `train`, selections on val included; labels and scores come on top. "
         f"Device: {', '.join(sorted(set(known['device'])))}. "
         "Peak memory: of the GPU, or on a CPU of the process with all its libraries."
     ]

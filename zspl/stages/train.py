@@ -8,13 +8,12 @@ of, metrics.jsonl and summary.json, and stability.json where the method chose im
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zspl.data.label_quality import measure
-from zspl.errors import DataError, DiskError, SettingsError
+from zspl.errors import DataError, SettingsError
 from zspl.inference import build_model
 from zspl.io import atomic, processes
 from zspl.io.classes import ClassTable
@@ -31,7 +30,6 @@ from zspl.sections import build_plugin
 from zspl.settings import Settings
 from zspl.stages._cell import card_of, check_cell, facts_of
 from zspl.training import checkpoints, inputs
-from zspl.training.cost import write_cost
 from zspl.training.rounds import STABILITY, Course, Outcome, run_rounds
 from zspl.training.selection import choose
 
@@ -70,10 +68,6 @@ def run(  # noqa: PLR0913 - a cell is named by all of these
     check_cell("train", settings, cell)
     with processes.joined():
         outcome, summary = _train(settings, cell, observer)
-        if processes.is_first():
-            # The training is finished and published: a note that cannot be written undoes nothing.
-            with suppress(DiskError):
-                write_cost(Layout(settings.paths.out).cost(cell), outcome)
     numbers = {key: float(v) for key, v in summary.items() if isinstance(v, int | float)}
     return {**numbers, "seconds": round(outcome.seconds, 1)}
 
