@@ -22,6 +22,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from flows import dask_workers
 from flows.artifacts import Progress, show_picture, show_tables
 from flows.child import STOPPED, Children
 from flows.services.api import answers
@@ -70,10 +71,8 @@ def _may_help(_task: Any, _run: Any, state: State[Any]) -> bool:  # noqa: ANN401
 
 def _runner() -> TaskRunner[Any]:
     """Return threads that wait for child processes, or a Dask cluster on one file system."""
-    if address := os.environ.get("ZSPL_DASK"):
-        from prefect_dask.task_runners import DaskTaskRunner  # noqa: PLC0415 - takes seconds
-
-        return DaskTaskRunner(address=address)
+    if scheduler := dask_workers.address():
+        return dask_workers.runner(scheduler)
     # More threads than turns: one that waits for a GPU must not hold up those that need none.
     return ThreadPoolTaskRunner(max_workers=PARALLEL + 8)
 
@@ -124,8 +123,10 @@ def full_benchmark(folder: str = ".", spread: bool = False) -> None:
     nodes = dag.plan(place)
     current = sum(node.up_to_date for node in nodes)
     get_run_logger().info("%d stage instances, %d of them up to date", len(nodes), current)
-    if spread and os.environ.get("ZSPL_DASK"):
-        raise SettingsError("spread and ZSPL_DASK are two ways to several machines; choose one")
+    if scheduler := dask_workers.address():
+        if spread:
+            raise SettingsError("spread and ZSPL_DASK are two ways to several machines; choose one")
+        dask_workers.check(scheduler)
     children = Workers(place, nodes) if spread else Children(PARALLEL)
     try:
         states = _run_all(nodes, place, children, Progress(benchmark, len(nodes), PARALLEL))

@@ -276,8 +276,11 @@ def test_two_dask_workers_run_the_graph_on_one_file_system(cluster, clones):
     address = f"tcp://127.0.0.1:{port}"
     worker = ("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny")
     cluster.start(alone, *scheduler, "--no-dashboard")
+    code, said = cluster.run(alone, ZSPL_DASK=f"tcp://127.0.0.1:{free_port()}")
+    assert code == 2
+    assert "no Dask scheduler answers" in said.splitlines()[-1]
     for _ in range(2):
-        cluster.start(alone, *worker, "--no-dashboard", "--no-show")
+        cluster.start(alone, *worker, "--no-dashboard")
 
     code, said = cluster.run(alone, ZSPL_DASK=address)
 

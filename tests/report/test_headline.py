@@ -1,5 +1,7 @@
 """The result in words: what seeds allow to be said, and what they do not."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -40,6 +42,15 @@ def test_the_best_mean_is_named_with_its_spread_and_the_gap_to_the_next(said):
         "is unimatch with 61.0 ± 1.4 % (2 seeds), 10.0 points less; supervised has 50.0 % "
         "(one seed)."
     )
+
+
+def test_of_several_models_the_best_supervised_one_is_named(make_world):
+    settings = make_world(splits=("labeled_92",)).settings
+    scores = {"paper-sam_gem": [70.0], "unimatch": [60.0], "supervised": [50.0]}
+    small, large = results(scores), results({k: [v[0] + 1] for k, v in scores.items()})
+    cells = pd.concat([small.cells, large.cells.assign(model="b4")], ignore_index=True)
+    words = headline(settings, replace(small, cells=cells), ())
+    assert "supervised, b4 has 51.0 % (one seed)." in words.found[0]
 
 
 def test_seeds_that_overlap_settle_nothing(said):

@@ -104,6 +104,20 @@ def test_published_numbers_of_our_own_network_are_taken_before_others(make_world
     assert re.search(r"unimatch,segformer_b4,labeled_183,.*,76\.28", text)
 
 
+def test_a_published_table_with_all_our_methods_is_the_one_they_are_compared_with(make_world):
+    world = make_world(
+        published="pascal_voc",
+        splits=("labeled_732",),
+        models=("segformer_b4",),
+        methods=[],
+        label_methods=["paper", "paper_unsmoothed"],
+    )
+    world.draw_scores()
+    tabulate(world)
+    text = (world.tables / "differences.csv").read_text()
+    assert re.search(r"paper-sam_gem,segformer_b4,labeled_732,.*,80\.70?,", text)
+
+
 def test_a_benchmark_without_any_score_shows_the_literature_and_claims_nothing(make_world):
     world = make_world(splits=VOC, published="pascal_voc")
     page = tabulate(world)

@@ -82,8 +82,9 @@ def _winner(settings: Settings, places: Sequence[_Place], labels: int) -> str:
         second = others[0]
         gap = best.spread.mean - second.spread.mean
         text += f"; next is {second.name} with {_said(second.spread)}, {gap:.1f} points less"
+    # The name of a place is its row, or its row and model.
     baseline = row_of(settings, BASELINE)
-    below = next((place for place in others[1:] if place.name == baseline), None)
+    below = next((p for p in others[1:] if p.name.partition(", ")[0] == baseline), None)
     if below is not None:
         text += f"; {below.name} has {_said(below.spread)}"
     return text + "."
