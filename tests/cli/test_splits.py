@@ -66,9 +66,10 @@ def test_drawn_lists_are_nested_show_each_class_and_come_again_for_the_same_seed
     assert "p05" in small  # the only one of class 2
     assert "made_3.txt: 1 image(s) of 'class 2'" in captured.err
     manifest = json.loads((photos / "lists/manifest.json").read_text())
-    assert (manifest["seed"], manifest["drawn_from"]) == (0, 12)
-    assert manifest["lists"]["made_6.txt"]["images_per_class"]["class 2"] == 1
-    assert manifest["lists"]["made_6.txt"]["sha256"] == _lists.sha256(photos / "lists/made_6.txt")
+    made = manifest["lists"]["made_6.txt"]
+    assert (made["seed"], made["drawn_from"]) == (0, 12)
+    assert made["images_per_class"]["class 2"] == 1
+    assert made["sha256"] == _lists.sha256(photos / "lists/made_6.txt")
     assert make(photos, out="again") == 0
     assert (photos / "again/made_6.txt").read_bytes() == (photos / "lists/made_6.txt").read_bytes()
     assert make(photos, "--seed", "1", out="other") == 0
@@ -84,6 +85,18 @@ def test_drawn_lists_are_verified_against_their_manifest(photos, capsys):
     assert main(["splits", "verify", "--lists", str(photos / "lists")]) == 1
     assert "made_3.txt: sha256" in capsys.readouterr().out
     assert main(["splits", "verify", "--lists", str(photos)]) == 2
+
+
+def test_lists_drawn_into_the_same_folder_later_stand_beside_the_first_in_the_manifest(photos):
+    assert make(photos) == 0
+    assert make(photos, "--name", "second", "--seed", "7") == 0
+    lists = json.loads((photos / "lists/manifest.json").read_text())["lists"]
+    assert {name: facts["seed"] for name, facts in lists.items()} == {
+        "made_3.txt": 0, "made_6.txt": 0, "second_3.txt": 7, "second_6.txt": 7,
+    }  # fmt: skip
+    (photos / "lists/manifest.json").write_text("{")
+    assert make(photos, "--name", "third") == 2
+    assert not (photos / "lists/third_3.txt").exists()
 
 
 def test_a_list_with_other_ids_is_not_replaced_and_nothing_else_is_written(photos, capsys):

@@ -174,7 +174,7 @@ def test_costs_that_are_known_are_added_up_and_the_others_counted(make_world):
     tabulate(world)
     text = (world.tables / "cost.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| all"))
-    assert "7 min" in row
+    assert "7.0 min" in row
     assert "1 of 2" in next(line for line in text.splitlines() if line.startswith("| unimatch"))
     assert "1 trainings ran elsewhere" in text
 

@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         own = Layout(settings.paths.out).timings / known.OWN
         if arguments.measure:
             known.write_rates(own, _measured(settings))
+            print(f"  kept in {folder / own}; later plans read it", file=sys.stderr)
         device = device_name()
         rates = Rates(
             [

@@ -126,12 +126,12 @@ def _make(arguments: argparse.Namespace) -> int:
         images = _of_folders(arguments.images, arguments.masks)
     else:
         raise SettingsError("splits make: pass --params, or --images and --masks")
-    manifest, warnings = _lists.draw_lists(
+    lists, warnings = _lists.draw_lists(
         images, sizes, seed=arguments.seed, name=arguments.name, out=out
     )
     for line in warnings:
         print(f"zspl: {line}", file=sys.stderr)
-    for file, facts in manifest["lists"].items():
+    for file, facts in lists.items():
         shown = f"{facts['classes_shown']} of {len(images.class_names)} classes"
         print(f"{out / file}: {facts['images']} images, {shown}, sha256 {facts['sha256'][:16]}")
     print(f"{out / _lists.MANIFEST}: seed {arguments.seed}, drawn from {len(images.ids)} images")

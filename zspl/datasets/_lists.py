@@ -72,16 +72,20 @@ def problems_of_drawn(folder: Path) -> Iterator[str]:
         DataError: if the folder has no manifest.
     """
     manifest = folder / MANIFEST
-    try:
-        lists = json.loads(manifest.read_text(encoding="utf-8"))["lists"]
-        digests = {str(name): str(facts["sha256"]) for name, facts in lists.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{manifest}: is no manifest of lists ({error!r}); draw them") from error
+    digests = {name: str(facts["sha256"]) for name, facts in _entries(manifest).items()}
     for name, digest in digests.items():
         if Path(name).name != name:
             yield f"{manifest}: {name!r} is no file name; draw the lists again"
         else:
             yield from problems_of_list(folder / name, digest)
+
+
+def _entries(manifest: Path) -> dict[str, Mapping[str, Any]]:
+    try:
+        lists = json.loads(manifest.read_text(encoding="utf-8"))["lists"]
+        return {str(name): {**facts, "sha256": facts["sha256"]} for name, facts in lists.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{manifest}: is no manifest of lists ({error!r}); draw them") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +99,7 @@ class Masked:
 
 def draw_lists(
     images: Masked, sizes: Sequence[int], *, seed: int, name: str, out: Path
-) -> tuple[Mapping[str, Any], list[str]]:
+) -> tuple[Mapping[str, Mapping[str, Any]], list[str]]:
     """Draw nested lists in which each class has its share, and write them with a manifest.
 
     Args:
@@ -103,14 +107,14 @@ def draw_lists(
         sizes: Numbers of images; the smaller list is a part of the larger one.
         seed: Of the draw.
         name: The lists are `<name>_<size>.txt`.
-        out: Their folder; other files in it stay.
+        out: Their folder; other files in it stay, lists drawn before in its manifest, too.
 
     Returns:
-        The manifest, and a line for each class that a list hardly shows.
+        What the manifest says of each list, and a line for each class that a list hardly shows.
 
     Raises:
         SettingsError: if a size is none, or exceeds the images with a mask.
-        DataError: if a list of that name has other ids.
+        DataError: if a list of that name has other ids, or the manifest there cannot be read.
     """
     for size in sizes:
         if not 1 <= size <= len(images.ids):
@@ -128,6 +132,8 @@ def draw_lists(
         texts[file] = "".join(f"{image_id}\n" for image_id in ids)
         lists[file] = {
             "images": size,
+            "seed": seed,
+            "drawn_from": len(images.ids),
             "sha256": hashlib.sha256(texts[file].encode()).hexdigest(),
             "classes_shown": sum(n > 0 for n in per_class.values()),
             "images_per_class": per_class,
@@ -137,22 +143,18 @@ def draw_lists(
             for c, n in per_class.items()
             if n < FEW
         ]
-    manifest = {
-        "seed": seed,
-        "drawn_from": len(images.ids),
-        "classes": list(images.class_names),
-        "lists": lists,
-    }
-    _write(out, texts, manifest)
-    return manifest, warnings
+    _write(out, texts, lists)
+    return lists, warnings
 
 
-def _write(out: Path, texts: Mapping[str, str], manifest: Mapping[str, Any]) -> None:
+def _write(out: Path, texts: Mapping[str, str], lists: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the lists, the manifest last; nothing if one of them would replace another list."""
+    manifest = out / MANIFEST
+    before = _entries(manifest) if manifest.exists() else {}
     for file, text in texts.items():
         path = out / file
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise DataError(f"{path}: is there with other ids; give another --name or delete it")
     for file, text in texts.items():
         atomic.write_text(out / file, text)
-    atomic.write_json(out / MANIFEST, manifest)
+    atomic.write_json(manifest, {"lists": {**before, **lists}})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from zspl.planning.rates import ESTIMATE, MEASURED, UNKNOWN
 from zspl.planning.rows import Row
+from zspl.report.formats import duration
 
 MARKS = {MEASURED: "", ESTIMATE: " ~", UNKNOWN: ""}
 ABSENT = "-"
@@ -88,7 +89,7 @@ def _cells(sums: Total) -> tuple[str, ...]:
         str(sums.rows),
         f"{sums.images:,}",
         f"{sums.steps:,}" if sums.steps else "",
-        _bound("seconds", sums) + duration(sums.seconds) + MARKS[sums.kind],
+        _bound("seconds", sums) + _time(sums.seconds) + MARKS[sums.kind],
         _bound("bytes", sums) + space(sums.bytes),
     )
 
@@ -103,7 +104,7 @@ def _cell(row: Row, sums: Total) -> tuple[str, ...]:
         named["seed"],
         f"{row.images:,}",
         f"{row.steps:,}",
-        _bound("seconds", sums) + duration(sums.seconds) + MARKS[sums.kind],
+        _bound("seconds", sums) + _time(sums.seconds) + MARKS[sums.kind],
         _bound("bytes", sums) + space(sums.bytes),
     )
 
@@ -112,21 +113,8 @@ def _bound(what: str, sums: Total) -> str:
     return "> " if what in sums.at_least else ""
 
 
-def duration(seconds: float | None) -> str:
-    """Return a time in the unit that reads best.
-
-    Example:
-        >>> duration(4.04), duration(90.0), duration(5400.0), duration(400_000.0), duration(None)
-        ('4.0 s', '1.5 min', '1.5 h', '111 h', '-')
-    """
-    if seconds is None:
-        return ABSENT
-    if seconds < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.1f} s"
-    if seconds < 3600:  # noqa: PLR2004 - an hour
-        return f"{seconds / 60:.1f} min"
-    hours = seconds / 3600
-    return f"{hours:.1f} h" if hours < 100 else f"{hours:,.0f} h"  # noqa: PLR2004 - three digits
+def _time(seconds: float | None) -> str:
+    return ABSENT if seconds is None else duration(seconds)
 
 
 def space(size: float | None) -> str:

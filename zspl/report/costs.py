@@ -6,11 +6,8 @@ import pandas as pd
 
 from zspl.evaluation.results import configured_cells
 from zspl.io.timings import Timing, timing_of
-from zspl.report.formats import ABSENT, Table
+from zspl.report.formats import ABSENT, Table, duration
 from zspl.settings import Settings
-
-_MINUTES_FROM = 100
-"""Seconds above which minutes say enough."""
 
 
 def read_costs(settings: Settings) -> pd.DataFrame:
@@ -90,16 +87,3 @@ def _sums(found: pd.DataFrame) -> dict[str, str]:
         "peak memory": f"{found['peak_memory_mib'].max() / 1024:.1f} GiB",
         "time in all": duration(found["seconds"].sum()),
     }
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them.
-
-    Example:
-        >>> duration(64.4), duration(5430.0), duration(2e5)
-        ('64 s', '1 h 30 min', '55 h 33 min')
-    """
-    if seconds < _MINUTES_FROM:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
