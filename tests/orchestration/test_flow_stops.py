@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import psutil
 import pytest
@@ -34,6 +35,8 @@ def start(project, url):
             stdout=lines,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # A shell lets what it starts in the background ignore Ctrl-C; so would these.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
 
 

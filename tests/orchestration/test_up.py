@@ -180,7 +180,7 @@ def test_a_run_shows_its_progress_its_tables_and_its_picture(finished, server):
     found = {one["key"]: one for one in server("artifacts/filter", wanted)}
     assert found["progress-tiny"]["data"] == 100.0
     assert (
-        "12 done, 0 cached, 0 running, 0 failed, 0 left, of 12"
+        "13 done, 0 cached, 0 running, 0 failed, 0 left, of 13"
         in found["progress-tiny"]["description"]
     )
     assert "supervised" in found["tables-tiny"]["data"]
