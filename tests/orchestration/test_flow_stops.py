@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import psutil
 import pytest
@@ -29,14 +28,13 @@ def start(project, url):
     """Start the flow as a user does, with its lines in the file `lines`."""
     with (project / "lines").open("w") as lines:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.full_benchmark", "."],
+            # What a shell started in the background ignores Ctrl-C, and so would its children.
+            ["env", "--default-signal=INT", sys.executable, "-m", "flows.full_benchmark", "."],
             cwd=project,
             env={**os.environ, "PREFECT_API_URL": url},
             stdout=lines,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # A shell lets what it starts in the background ignore Ctrl-C; so would these.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
 
 
