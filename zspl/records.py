@@ -62,7 +62,8 @@ class Sizes:
 class SegmentProposals:
     """Class-agnostic masks for one image, best first.
 
-    `predicted_iou` and `stability_score` keep SAM's names and its [0, 1] range.
+    `predicted_iou` and `stability_score` keep SAM's names; the latter lies in [0, 1], the former is
+    SAM's own guess, which may be a little above 1.
     """
 
     masks: Bool[Tensor, "N H W"]

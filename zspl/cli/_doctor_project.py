@@ -179,7 +179,7 @@ def _disk(out: Path, need: int | None) -> Finding:
     free = shutil.disk_usage(place).free
     if need is None:
         return ok("disk", f"{free / _GB:.1f} GB free")
-    found = f"{free / _GB:.1f} GB free, at most about {need / _GB:.1f} GB needed"
+    found = f"{free / _GB:.1f} GB free, roughly {need / _GB:.1f} GB needed"
     if free < need:
         return note(
             "disk", found, "set paths.out and DVC's cache to a larger disk: dvc cache dir DIR"
