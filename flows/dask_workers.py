@@ -33,14 +33,14 @@ def check(scheduler: str) -> None:
     """
     until = time.monotonic() + _SECONDS_TO_COME
     try:
-        while not asyncio.run(_workers(scheduler)):
+        while not asyncio.run(asyncio.wait_for(_workers(scheduler), _SECONDS_TO_ANSWER)):
             if time.monotonic() > until:
                 raise SettingsError(
                     f"ZSPL_DASK={scheduler}: the Dask scheduler has no worker; start one on each "
                     f"machine: dask worker {scheduler} --nthreads 1"
                 )
             time.sleep(1)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:  # whatever else listens there
         raise SettingsError(
             f"ZSPL_DASK={scheduler}: no Dask scheduler answers; dask scheduler starts one, and an "
             "address looks like tcp://127.0.0.1:8786"
@@ -50,6 +50,6 @@ def check(scheduler: str) -> None:
 async def _workers(scheduler: str) -> int:
     from distributed.core import rpc  # noqa: PLC0415 - takes seconds
 
-    async with rpc(scheduler, timeout=_SECONDS_TO_ANSWER) as asked:
+    async with rpc(scheduler) as asked:
         told = await asked.identity()
     return len(told["workers"])

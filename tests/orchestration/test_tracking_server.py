@@ -141,7 +141,7 @@ def make_four_parents_at_once(server):
 
 
 @pytest.mark.slow
-def test_a_server_killed_in_mid_training_gets_every_point_once_when_it_is_back(
+def test_a_server_down_for_a_minute_in_mid_training_gets_every_point_once_when_it_is_back(
     tiny, server, capsys, monkeypatch
 ):
     monkeypatch.setattr(courier, "LINGER", 1.0)
@@ -161,6 +161,7 @@ def test_a_server_killed_in_mid_training_gets_every_point_once_when_it_is_back(
         report(observer, range(6, 11))
         until(lambda: Address.of(tiny).state().get("trouble"), what="the sender sees no server")
         report(observer, range(11, 16))
+        time.sleep(60)
         server.start()
         until(lambda: len(curve(server)) == 15, what="the points of the outage are sent")
         report(observer, range(16, 21))

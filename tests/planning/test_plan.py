@@ -208,7 +208,7 @@ def test_what_has_finished_here_is_a_rate_and_an_interrupted_run_is_none(demo, t
     for n, cost in enumerate((10.0, 12.0, 90.0, None)):
         (folder / f"{n}.json").write_text(json.dumps(asdict(replace(took, cpu_seconds=cost))))
     (folder / "damaged.json").write_text("{")
-    (folder / "propose-sam-9.unfinished").write_text("")
+    (folder / "propose,proposer=sam,shard=9.unfinished").write_text("")
     paths = demo.paths.model_copy(update={"out": tmp_path})
     (found,) = rates_of(demo.model_copy(update={"paths": paths}))
     assert (found.stage, found.what, found.seconds) == ("propose", "sam x", 12.0 / 20)

@@ -51,6 +51,10 @@ def test_of_several_models_the_best_supervised_one_is_named(make_world):
     cells = pd.concat([small.cells, large.cells.assign(model="b4")], ignore_index=True)
     words = headline(settings, replace(small, cells=cells), ())
     assert "supervised, b4 has 51.0 % (one seed)." in words.found[0]
+    two = cells[cells["row"] != "unimatch"].replace({"paper-sam_gem": "unimatch"})
+    two.loc[two["row"] == "unimatch", "last"] = two.loc[two["row"] == "unimatch", "best"] = 40.0
+    (found,) = headline(settings, replace(small, cells=two), ()).found
+    assert found.count("supervised, b4") == found.count("supervised, r101") == 1
 
 
 def test_seeds_that_overlap_settle_nothing(said):

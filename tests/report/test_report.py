@@ -104,6 +104,21 @@ def test_published_numbers_of_our_own_network_are_taken_before_others(make_world
     assert re.search(r"unimatch,segformer_b4,labeled_183,.*,76\.28", text)
 
 
+def test_a_table_with_all_our_methods_and_another_network_is_not_preferred(make_world):
+    world = make_world(
+        published="pascal_voc",
+        splits=("labeled_183",),
+        models=("segformer_b4",),
+        methods=["supervised", "unimatch"],
+        label_methods=[],
+        labels=[],
+    )
+    world.draw_scores()
+    tabulate(world)
+    text = (world.tables / "differences.csv").read_text()
+    assert re.search(r"unimatch,segformer_b4,labeled_183,.*,76\.28", text)
+
+
 def test_a_published_table_with_all_our_methods_is_the_one_they_are_compared_with(make_world):
     world = make_world(
         published="pascal_voc",

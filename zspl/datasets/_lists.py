@@ -83,9 +83,13 @@ def problems_of_drawn(folder: Path) -> Iterator[str]:
 def _entries(manifest: Path) -> dict[str, Mapping[str, Any]]:
     try:
         lists = json.loads(manifest.read_text(encoding="utf-8"))["lists"]
-        return {str(name): {**facts, "sha256": facts["sha256"]} for name, facts in lists.items()}
+        for facts in lists.values():
+            str(facts["sha256"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{manifest}: is no manifest of lists ({error!r}); draw them") from error
+        raise DataError(
+            f"{manifest}: is no manifest of lists ({error!r}); delete it and draw the lists"
+        ) from error
+    return dict(lists)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +155,7 @@ def _write(out: Path, texts: Mapping[str, str], lists: Mapping[str, Mapping[str,
     """Write the lists, the manifest last; nothing if one of them would replace another list."""
     manifest = out / MANIFEST
     before = _entries(manifest) if manifest.exists() else {}
+    before = {name: facts for name, facts in before.items() if (out / name).is_file()}
     for file, text in texts.items():
         path = out / file
         if path.exists() and path.read_text(encoding="utf-8") != text:

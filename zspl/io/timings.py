@@ -4,6 +4,7 @@ They are no outputs of DVC, since a time is never the same twice: what ran elsew
 `zspl plan` and the report's table of costs read them.
 """
 
+import hashlib
 import json
 import os
 import resource
@@ -18,10 +19,13 @@ from urllib.parse import quote
 
 import torch
 
-from zspl.errors import DiskError
+from zspl.errors import DiskError, SettingsError
 from zspl.io import atomic, devices
 from zspl.io.layout import Layout
 from zspl.settings import Settings, features_name
+
+_LONGEST = 200
+"""Characters of a file's name before a hash stands for the rest; file systems take 255."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,10 +35,10 @@ class Timing:
     Attributes:
         stage: Its word.
         instance: What names it, such as shard=0.
-        what: All settings that its time depends on, `signature`.
+        what: All settings that the time of one image or step depends on, `signature`.
         device: `cpu`, or the name of a GPU.
-        seconds: Of the wall clock, without the start of Python. Of a training that was killed and
-            continued: those of its steps and selections, what a kill undid left out.
+        seconds: Of the wall clock, without the start of Python; of a training those of its steps
+            and selections, in all processes that continued it, what a kill undid left out.
         cpu_seconds: Of all cores, of this process and its loaders; None if it was continued.
         units: Images or steps that were done, None where the stage counts none.
         peak_memory_mib: Of the GPU what PyTorch had in use, on a CPU the resident memory, of the
@@ -70,14 +74,21 @@ def cpu_seconds() -> float:
 def path_of(out: Path, stage: str, instance: Mapping[str, Any]) -> Path:
     """Return the file that tells what an instance took, below `paths.out`."""
     words = (f"{key}={quote(str(value), safe='')}" for key, value in sorted(instance.items()))
-    return Layout(out).timings / (",".join((stage, *words)) + ".json")
+    name = ",".join((stage, *words))
+    if len(name) > _LONGEST:
+        name = name[:_LONGEST] + hashlib.sha256(name.encode()).hexdigest()[:16]
+    return Layout(out).timings / f"{name}.json"
 
 
 @contextmanager
 def timed(
     settings: Settings, stage: str, instance: Mapping[str, Any]
 ) -> Iterator[dict[str, float]]:
-    """Time one stage instance; the caller puts the stage's numbers into what is yielded."""
+    """Time one stage instance; the caller puts the stage's numbers into what is yielded.
+
+    One that ends by an error, or is killed, counts as continued the next time, unless its settings
+    were wrong, so that it had not begun.
+    """
     if os.environ.get("RANK", "0") != "0":  # of processes started together the first one writes
         yield {}
         return
@@ -88,12 +99,14 @@ def timed(
     path.unlink(missing_ok=True)
     numbers: dict[str, float] = {}
     started, used = time.monotonic(), cpu_seconds()
-    yield numbers
+    try:
+        yield numbers
+    except SettingsError:
+        if not continued:
+            mark.unlink(missing_ok=True)
+        raise
     mark.unlink(missing_ok=True)
-    seconds: float | None = time.monotonic() - started
-    if continued:
-        seconds = numbers.get("seconds")
-    if seconds is None:
+    if continued and "seconds" not in numbers:
         return
     units = numbers.get("iterations", numbers.get("images"))
     timing = Timing(
@@ -101,7 +114,7 @@ def timed(
         instance={key: str(value) for key, value in instance.items()},
         what=signature(settings, stage, instance),
         device=device_name(),
-        seconds=round(seconds, 3),
+        seconds=round(numbers.get("seconds", time.monotonic() - started), 3),
         cpu_seconds=None if continued else round(cpu_seconds() - used, 3),
         units=None if units is None else int(units),
         peak_memory_mib=round(_peak_bytes() / 2**20),
@@ -129,7 +142,10 @@ def read_timings(out: Path) -> list[Timing]:
 
 
 def timing_of(settings: Settings, stage: str, instance: Mapping[str, Any]) -> Timing | None:
-    """Return what an instance took, None if that is not known or was under other settings."""
+    """Return what an instance took, None if not known, or known of other settings of a step.
+
+    How many steps there were stands in `units`; it may be another number than now.
+    """
     timing = _read(path_of(settings.paths.out, stage, instance))
     current = timing is not None and timing.what == signature(settings, stage, instance)
     return timing if current else None

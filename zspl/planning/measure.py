@@ -190,7 +190,7 @@ class _Miniature:
                 if "unlabeled" in needs_of(method):
                     crops += self._settings.train.batch_unlabeled
                 each = (costs[-1] - costs[-2]) / (STEPS[-1] - STEPS[-2])
-                what = signature(self._settings, "train", _instance(cell))
+                what = signature(self._settings, "train", cell.instance)
                 size = names.of(model, method).gflop * crops
                 yield self._rate("train", what, "step", each, size=size)
                 if not scored:
@@ -202,17 +202,17 @@ class _Miniature:
         for steps in STEPS:
             recipe = self._settings.train.model_copy(update={"iterations": steps})
             changed = self._settings.model_copy(update={"train": recipe})
-            costs += self._costs("train", [_instance(cell)], tell, settings=changed)
+            costs += self._costs("train", [cell.instance], tell, settings=changed)
         return costs if len(costs) == len(STEPS) else []
 
     def _scoring(self, cell: Cell, tell: Tell) -> Iterator[Rate]:
         costs = []
         for number in VAL:
             write_ids(self._layout.split(self._split) / "val.txt", self._few.val[:number])
-            costs += self._costs("evaluate", [_instance(cell)], tell)
+            costs += self._costs("evaluate", [cell.instance], tell)
         if len(costs) == len(VAL):
             each = (costs[-1] - costs[-2]) / (VAL[-1] - VAL[-2])
-            what = signature(self._settings, "evaluate", _instance(cell))
+            what = signature(self._settings, "evaluate", cell.instance)
             written = _bytes(self._layout.cell_score(cell))
             yield self._rate("evaluate", what, "image", each, size=self._pixels, written=written)
 
@@ -266,11 +266,6 @@ class _Miniature:
             size=None if size is None else round(size, 3),
             basis=self._basis,
         )
-
-
-def _instance(cell: Cell) -> dict[str, str]:
-    named = {"method": cell.method} | ({"labels": cell.labels} if cell.labels else {})
-    return named | {"model": cell.model, "split": cell.split, "seed": str(cell.seed)}
 
 
 def _bytes(folder: Path) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from zspl.datasets import Dataset
+from zspl.evaluation.results import configured_cells
 from zspl.io.timings import method_text, network_text, recipe_text, signature
 from zspl.methods import Method, Round
 from zspl.methods import needs as needs_of
@@ -112,14 +113,8 @@ class Planner:
                 yield self._images(stage, {**names, "shard": str(shard)}, images)
 
     def _cells(self) -> Iterator[dict[str, str]]:
-        cells = self.settings.cells
-        labeled = [(m, labels) for m in cells.label_methods for labels in cells.labels]
-        for method, labels in [*((m, None) for m in cells.methods), *labeled]:
-            for model in cells.models:
-                for split in cells.splits:
-                    for seed in cells.seeds:
-                        named = {"method": method} | ({"labels": labels} if labels else {})
-                        yield named | {"model": model, "split": split, "seed": str(seed)}
+        for cell in configured_cells(self.settings):
+            yield cell.instance
 
     def _images(self, stage: str, instance: dict[str, str], images: int) -> Row:
         """Return a row whose time is so much per image."""

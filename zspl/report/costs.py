@@ -1,10 +1,12 @@
 """What the trainings cost, as far as this machine ran them."""
 
+import json
 import math
 
 import pandas as pd
 
 from zspl.evaluation.results import configured_cells
+from zspl.io.layout import Cell, Layout
 from zspl.io.timings import Timing, timing_of
 from zspl.report.formats import ABSENT, Table, duration
 from zspl.settings import Settings
@@ -18,13 +20,22 @@ def read_costs(settings: Settings) -> pd.DataFrame:
     """
     return pd.DataFrame(
         {"method": cell.name, "model": cell.model, "split": cell.split, "seed": cell.seed}
-        | _numbers(timing_of(settings, "train", cell.instance))
+        | _numbers(timing_of(settings, "train", cell.instance), _steps(settings, cell))
         for cell in configured_cells(settings)
     )
 
 
-def _numbers(timing: Timing | None) -> dict[str, str | float]:
-    if timing is None:
+def _steps(settings: Settings, cell: Cell) -> int | None:
+    """Return the steps of the training that is there; the one that was timed may be another."""
+    try:
+        path = Layout(settings.paths.out).cell(cell) / "summary.json"
+        return int(json.loads(path.read_text(encoding="utf-8"))["iterations"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _numbers(timing: Timing | None, steps: int | None) -> dict[str, str | float]:
+    if timing is None or steps not in (None, timing.units):
         return {"device": "", **dict.fromkeys(("steps", "seconds", "peak_memory_mib"), math.nan)}
     return {
         "device": timing.device,
@@ -51,7 +62,7 @@ def cost_table(costs: pd.DataFrame) -> Table | None:
     rows.append(total | dict.fromkeys(("steps", "time each", "steps/s"), "") | _sums(known))
     unknown = len(costs) - len(known)
     notes = [
-        "Time of the stage `train`, selections on val included; labels and scores come on top. "
+        "Time of the steps and of the selections on val; labels and scores come on top. "
         f"Device: {', '.join(sorted(set(known['device'])))}. "
         "Peak memory: of the GPU, or on a CPU of the process with all its libraries."
     ]

@@ -150,9 +150,9 @@ def duration(seconds: float) -> str:
         >>> duration(4.04), duration(90.0), duration(5400.0), duration(400_000.0)
         ('4.0 s', '1.5 min', '1.5 h', '111 h')
     """
-    if seconds < 60:  # noqa: PLR2004 - a minute
+    if seconds < 59.95:  # noqa: PLR2004 - what is not rounded to a minute
         return f"{seconds:.1f} s"
-    if seconds < 3600:  # noqa: PLR2004 - an hour
+    if seconds < 3597:  # noqa: PLR2004 - what is not rounded to an hour
         return f"{seconds / 60:.1f} min"
     hours = seconds / 3600
     return f"{hours:.1f} h" if hours < 100 else f"{hours:,.0f} h"  # noqa: PLR2004 - three digits

@@ -26,6 +26,7 @@ class Headline:
 @dataclass(frozen=True, slots=True)
 class _Place:
     name: str
+    row: str
     scores: tuple[float, ...]
     spread: Spread
 
@@ -71,7 +72,7 @@ def _places(settings: Settings, results: Results, split: str) -> list[_Place]:
         scores = tuple(runs[checkpoint].dropna())
         if scores:
             name = series_name(results, str(row), str(model))
-            places.append(_Place(name, scores, over_seeds(runs[checkpoint])))
+            places.append(_Place(name, str(row), scores, over_seeds(runs[checkpoint])))
     return sorted(places, key=lambda place: -place.spread.mean)
 
 
@@ -82,10 +83,9 @@ def _winner(settings: Settings, places: Sequence[_Place], labels: int) -> str:
         second = others[0]
         gap = best.spread.mean - second.spread.mean
         text += f"; next is {second.name} with {_said(second.spread)}, {gap:.1f} points less"
-    # The name of a place is its row, or its row and model.
     baseline = row_of(settings, BASELINE)
-    below = next((p for p in others[1:] if p.name.partition(", ")[0] == baseline), None)
-    if below is not None:
+    below = next((place for place in places if place.row == baseline), None)
+    if below is not None and below not in places[:2]:
         text += f"; {below.name} has {_said(below.spread)}"
     return text + "."
 

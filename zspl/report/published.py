@@ -43,7 +43,8 @@ def pairs(settings: Settings, results: Results, published: pd.DataFrame) -> list
     """Return every (method, model, split) of ours that has a published number.
 
     Of several published ones a table with all methods of this benchmark comes first, since that is
-    the one it reproduces; then the first with our network, then the first of all.
+    the one it reproduces, unless its network is another one; then the first with our network, then
+    the first of all.
     """
     reproduced = _reproduced(settings, published)
     plugins = {cell.name: cell.method for cell in configured_cells(settings)}
@@ -59,8 +60,10 @@ def pairs(settings: Settings, results: Results, published: pd.DataFrame) -> list
         if not entries:
             continue
         network = settings.train.models[str(model)]
-        entries = [e for e in entries if (e["split"], e["source"]) in reproduced] or entries
-        entry = next((e for e in entries if _same(network, str(e["backbone"]))), entries[0])
+        fitting = [e for e in entries if not e["backbone"] or _same(network, str(e["backbone"]))]
+        table = [e for e in fitting if (e["split"], e["source"]) in reproduced]
+        same = [e for e in fitting if e["backbone"]]
+        entry = next(iter((*table, *same, *entries)))
         found.append(
             Pair(
                 row=str(row),
