@@ -50,6 +50,6 @@ def check(scheduler: str) -> None:
 async def _workers(scheduler: str) -> int:
     from distributed.core import rpc  # noqa: PLC0415 - takes seconds
 
-    async with rpc(scheduler) as asked:
+    async with rpc(scheduler) as asked:  # type: ignore[no-untyped-call]
         told = await asked.identity()
     return len(told["workers"])
