@@ -20,7 +20,7 @@ from zspl.io.images import read_image
 from zspl.io.layout import Cell, Layout
 from zspl.io.records import read_records, write_records
 from zspl.io.splits import read_split, write_ids, write_split
-from zspl.io.timings import cpu_seconds, device_name, read_timings, signature
+from zspl.io.timings import cpu_seconds, device_name, signature, timing_of
 from zspl.methods import Method
 from zspl.methods import needs as needs_of
 from zspl.observer import Silent
@@ -234,11 +234,9 @@ class _Miniature:
             except ZsplError as error:
                 tell(f"{stage} {' '.join(instance.values())}: not timed, {error}")
                 return []
-            costs += [
-                timing.cost
-                for timing in read_timings(self._layout.out)
-                if (timing.stage, timing.instance) == (stage, instance) and timing.cost is not None
-            ]
+            timing = timing_of(settings or self._settings, stage, instance)
+            if timing is not None and timing.cost is not None:
+                costs.append(timing.cost)
         return costs
 
     def _written(self, stage: str, names: Mapping[str, str]) -> float:

@@ -69,7 +69,7 @@ def run(  # noqa: PLR0913 - a cell is named by all of these
     with processes.joined():
         outcome, summary = _train(settings, cell, observer)
     numbers = {key: float(v) for key, v in summary.items() if isinstance(v, int | float)}
-    return {**numbers, "seconds": round(outcome.seconds, 1)}
+    return {**numbers, "seconds": round(outcome.seconds, 3)}
 
 
 def _train(settings: Settings, cell: Cell, observer: Observer) -> tuple[Outcome, Summary]:
